@@ -1,0 +1,5 @@
+"""`python -m isara`."""
+
+from isara.cli import main
+
+main()

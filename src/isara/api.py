@@ -1,0 +1,202 @@
+"""`isara.align`: from samples to a tuned model, in one call."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isara import loop, manifest, summary
+from isara.config import load
+from isara.errors import InputError, SettingsError
+from isara.events import Event, Watch, quiet
+from isara.heldout import split
+from isara.protocols import Embedder, Model, Trainer
+from isara.readers import from_records, read_seeds, sha256_of
+from isara.report import write_report
+from isara.rundir import locked
+from isara.samples import Sample
+from isara.settings import Settings
+
+Seeds = str | Path | Iterable[Any]
+"""A file, a dataset name, a shipped seed set, or records already in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """The three slow things, and what identifies them."""
+
+    model: Model
+    embedder: Embedder
+    trainer: Trainer
+    model_facts: Mapping[str, Any]
+    embedder_facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run came to."""
+
+    run: Path
+    """The run directory."""
+    adapter: Path | None
+    """The best tuned weights; None where the untouched model was best."""
+    best: str
+    """The arm they belong to: `round-1`, `seeds-only`, `base`."""
+    verdict: tuple[str, ...]
+    """Plain sentences, the winner first."""
+    scores: Mapping[str, float]
+    """Mean held-out NLL per token of each arm, in nats; lower is better."""
+    rounds: tuple[Mapping[str, Any], ...]
+    """`round.json` of each round."""
+
+
+def align(
+    seeds: Seeds,
+    *,
+    model: str | None = None,
+    out: str | Path = "runs/latest",
+    settings: Settings | Sequence[str] = (),
+    heldout: Seeds | None = None,
+    test: Seeds | None = None,
+    force: bool = False,
+    backend: Callable[[Settings], Backend] | None = None,
+    watch: Watch = quiet,
+    question_field: str | None = None,
+    answer_field: str | None = None,
+) -> Result:
+    """
+    Teach a model from samples, and return the tuned weights with the evidence.
+
+    `seeds`, `heldout` and `test` are files, dataset names or records; `settings` is a Settings or a list like
+    `["rounds=3", "train.rank=8"]`. Called again with the same `out`, it goes on where it stopped. Raises SeedError
+    for samples that cannot be read, SettingsError, RunError where `out` holds another run, BackendError.
+    """
+    chosen = settings if isinstance(settings, Settings) else load(None, list(settings))
+    if model is not None:
+        chosen = chosen.model_copy(update={"model": chosen.model.model_copy(update={"name": model})})
+    fields = {"question_field": question_field, "answer_field": answer_field}
+    samples, inputs = read_inputs({"seeds": seeds, "heldout": heldout, "test": test}, fields)
+    folder = Path(out)
+    with locked(folder):
+        learned, judged = samples["seeds"], samples["heldout"]
+        if heldout is None:
+            learned, judged = split(learned, chosen.split, chosen.seed)
+        refuse_shared(learned, judged, samples["test"])
+        made = (backend or choose_backend)(chosen)
+        wanted = manifest.describe(
+            folder.resolve().name, chosen, inputs, made.model_facts, made.embedder_facts, sys.argv
+        )
+        for sentence in manifest.settle(folder, wanted, force=force):
+            watch(Event("say", {"text": sentence, "level": "warning"}))
+        loop.run_loop(
+            loop.Run(
+                folder, chosen, made.model, made.embedder, made.trainer, learned, judged, samples["test"], watch
+            )
+        )
+        found = summary.summarise(folder)
+        write_report(folder)
+    return as_result(folder, found)
+
+
+def as_result(folder: Path, found: Mapping[str, Any]) -> Result:
+    """Return a summary as a Result."""
+    return Result(
+        run=folder,
+        adapter=folder / found["adapter"] if found["adapter"] else None,
+        best=str(found["best"]),
+        verdict=tuple(found["verdict"]),
+        scores={row["arm"]: row["mean"] for row in found["heldout"]["arms"]},
+        rounds=tuple(found["rounds"]),
+    )
+
+
+def read_inputs(
+    sources: Mapping[str, Seeds | None], fields: Mapping[str, str | None]
+) -> tuple[dict[str, list[Sample]], dict[str, Any]]:
+    """Return the samples of each source, and what the manifest says of them."""
+    samples: dict[str, list[Sample]] = {}
+    inputs: dict[str, Any] = {}
+    for part, source in sources.items():
+        prefix = "seed" if part == "seeds" else part
+        if source is None:
+            samples[part], inputs[part] = [], None
+            continue
+        if isinstance(source, str | Path):
+            samples[part] = read_seeds(source, prefix=prefix, **fields)
+            path = str(source)
+        else:
+            source = list(source)
+            samples[part] = from_records(source, prefix=prefix, **fields)
+            path = "(in memory)"
+        inputs[part] = {"path": path, "sha256": sha256_of(source), "samples": len(samples[part])}
+    return samples, inputs
+
+
+def refuse_shared(seeds: Sequence[Sample], heldout: Sequence[Sample], test: Sequence[Sample]) -> None:
+    """Raise InputError where a held-out or a test question is also a seed: the scores would mean nothing."""
+    known = {plain(sample.question): sample.id for sample in seeds}
+    shared = [(s.id, known[plain(s.question)]) for s in (*heldout, *test) if plain(s.question) in known]
+    judged = {plain(sample.question): sample.id for sample in heldout}
+    shared += [(s.id, judged[plain(s.question)]) for s in test if plain(s.question) in judged]
+    if shared:
+        raise InputError(
+            f"{len(shared)} samples are both learned from and judged by, or in two sets of judges "
+            f"(first: {shared[0][0]} is {shared[0][1]}). Remove them from one file; `isara check` lists them."
+        )
+
+
+def plain(text: str) -> str:
+    """Return text without case and spacing, for comparing questions."""
+    return " ".join(text.casefold().split())
+
+
+def choose_backend(settings: Settings) -> Backend:
+    """Return the stand-ins for `scripted`, else the real model, embedder and trainer."""
+    name = settings.model.name
+    if name == "scripted":
+        from isara.testing import HashEmbedder, ScriptedModel, ScriptedTrainer
+
+        return Backend(
+            ScriptedModel(), HashEmbedder(), ScriptedTrainer(), {"name": "scripted"}, {"name": "hash"}
+        )
+    return real_backend(settings)
+
+
+def real_backend(settings: Settings) -> Backend:
+    """Load the real model's checkpoint and embedder; raises SettingsError where their libraries are missing."""
+    try:
+        from isara.backends.checkpoints import locate
+        from isara.backends.embed import SentenceEmbedder
+        from isara.backends.hf import TransformersModel
+        from isara.backends.training import TransformersTrainer
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f'model.name: {settings.model.name!r} needs {error.name}. Run: pip install "isara[hf]", '
+            "or use --model scripted for a preview."
+        ) from error
+    wanted = settings.model
+    checkpoint = locate(wanted.name, wanted.revision)
+    model = TransformersModel(
+        checkpoint, device=wanted.device, dtype=wanted.dtype, batch_tokens=wanted.batch_tokens
+    )
+    if wanted.embedder == "hash":
+        from isara.testing import HashEmbedder
+
+        embedder: Embedder = HashEmbedder()
+        embedder_facts: dict[str, Any] = {"name": "hash"}
+    else:
+        real = SentenceEmbedder(wanted.embedder, device=wanted.device)
+        embedder, embedder_facts = real, {"name": real.name, "sha256": real.sha256}
+    trainer = TransformersTrainer(checkpoint, settings.train, device=wanted.device, dtype=wanted.dtype)
+    facts = {
+        "name": checkpoint.name,
+        "revision": checkpoint.revision,
+        "sha256": checkpoint.sha256,
+        "chat": model.chat,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": str(model.device),
+    }
+    return Backend(model, embedder, trainer, facts, embedder_facts)

@@ -1,0 +1,1 @@
+"""What speaks to torch, transformers, peft and sentence-transformers; nothing else in isara does."""

@@ -1,0 +1,134 @@
+"""
+Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) for training, in PEFT's file format.
+
+The forward and the backward of an adapted layer are written out as one function: the frozen weight, the two small
+factors and their gradients in seven matrix products with nothing kept that is not needed. On a CPU this trains a
+135M model about half again as fast as the same layers in PEFT (`bench/train.py`). What is saved, PEFT loads.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from isara.errors import BackendError
+
+
+class _LowRank(torch.autograd.Function):
+    """x W' + scale (x A') B', with gradients for x, A and B."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
+        narrow = (x @ a.t()).mul_(scale)
+        ctx.save_for_backward(x, weight, a, b, narrow)
+        ctx.scale = scale
+        return torch.addmm(x @ weight.t(), narrow, b.t())
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grads
+        x, weight, a, b, narrow = ctx.saved_tensors
+        grad_narrow = grad @ b
+        grad_a = (grad_narrow.t() @ x).mul_(ctx.scale)
+        grad_b = grad.t() @ narrow
+        grad_x = torch.addmm(grad @ weight, grad_narrow, a, alpha=ctx.scale) if ctx.needs_input_grad[0] else None
+        return grad_x, None, grad_a, grad_b, None
+
+
+class AdaptedLinear(nn.Module):
+    """A frozen linear layer with a trainable low-rank term; the factors are float32 and used in x's format."""
+
+    def __init__(self, frozen: nn.Linear, rank: int, alpha: float, generator: torch.Generator) -> None:
+        super().__init__()
+        self.frozen = frozen
+        self.scale = alpha / rank
+        device = frozen.weight.device
+        # Kaiming-uniform for A and zero for B, as in the paper's code and in PEFT: the first step starts at the base.
+        bound = 1 / math.sqrt(frozen.in_features)
+        a = torch.rand(rank, frozen.in_features, generator=generator) * (2 * bound) - bound
+        self.a = nn.Parameter(a.to(device))
+        self.b = nn.Parameter(torch.zeros(frozen.out_features, rank, device=device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the frozen layer's output plus the low-rank term."""
+        flat = x.reshape(-1, x.shape[-1])
+        out = _LowRank.apply(flat, self.frozen.weight, self.a.to(x.dtype), self.b.to(x.dtype), self.scale)
+        if self.frozen.bias is not None:
+            out = out + self.frozen.bias
+        return out.view(*x.shape[:-1], -1)  # type: ignore[no-any-return]
+
+
+def adapt(network: Any, rank: int, alpha: float, seed: int) -> dict[str, AdaptedLinear]:
+    """
+    Freeze a network and put an adapter on every linear layer but the output head.
+
+    Returns the adapted layers by name. Raises BackendError where the network has no linear layers to adapt.
+    """
+    network.requires_grad_(False)
+    head = network.get_output_embeddings()
+    generator = torch.Generator().manual_seed(seed)
+    adapted: dict[str, AdaptedLinear] = {}
+    for name, layer in list(network.named_modules()):
+        if isinstance(layer, nn.Linear) and layer is not head:
+            parent, _, own = name.rpartition(".")
+            adapted[name] = AdaptedLinear(layer, rank, alpha, generator)
+            setattr(network.get_submodule(parent), own, adapted[name])
+    if not adapted:
+        raise BackendError(
+            "train.method: this model has no nn.Linear layers to put adapters on. Set train.method='full'."
+        )
+    return adapted
+
+
+def state_of(adapted: dict[str, AdaptedLinear]) -> dict[str, Tensor]:
+    """Return copies of the factors under the names PEFT gives them."""
+    state = {}
+    for name, layer in adapted.items():
+        state[f"base_model.model.{name}.lora_A.weight"] = layer.a.detach().cpu().clone()
+        state[f"base_model.model.{name}.lora_B.weight"] = layer.b.detach().cpu().clone()
+    return state
+
+
+def load_state(adapted: dict[str, AdaptedLinear], state: dict[str, Tensor]) -> None:
+    """Put saved factors into the adapted layers; raises BackendError where they are another model's."""
+    with torch.no_grad():
+        for name, layer in adapted.items():
+            for factor, part in ((layer.a, "lora_A"), (layer.b, "lora_B")):
+                saved = state.get(f"base_model.model.{name}.{part}.weight")
+                if saved is None or saved.shape != factor.shape:
+                    raise BackendError(f"adapter: no {part} of shape {tuple(factor.shape)} for layer {name!r}.")
+                factor.copy_(saved)
+
+
+def read_state(folder: Path) -> dict[str, Tensor]:
+    """Return the factors in an adapter folder."""
+    try:
+        return load_file(folder / "adapter_model.safetensors")
+    except (OSError, ValueError) as error:
+        raise BackendError(f"{folder}: no readable adapter here ({error}).") from error
+
+
+def write_adapter(folder: Path, state: dict[str, Tensor], *, base: str, rank: int, alpha: float) -> None:
+    """Write factors and their configuration as PEFT does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(state, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    layers = sorted({key.split(".lora_")[0].removeprefix("base_model.model.") for key in state})
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": rank,
+        "lora_alpha": alpha,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "target_modules": layers,
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

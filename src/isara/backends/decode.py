@@ -1,0 +1,135 @@
+"""Decoding a batch, one token for each sequence at a time, each with its own random numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from isara.backends.packing import Layout
+from isara.protocols import Completion, Likelihood, Sampling
+
+_HEAD = 256
+"""Most likely tokens looked at first; the nucleus is nearly always among them, so the vocabulary is not sorted."""
+
+
+@dataclass
+class Lane:
+    """One sequence on its way."""
+
+    prompt: list[int]
+    seed: int
+    tokens: list[int] = field(default_factory=list)
+    logs: list[float] = field(default_factory=list)
+    text: str | None = None
+    """Set when a stop string was met: what came before it."""
+    ended: bool = False
+
+
+def decode(
+    network: Any,
+    lanes: Sequence[Lane],
+    sampling: Sampling,
+    ends: frozenset[int],
+    to_text: Callable[..., str],
+) -> list[Completion]:
+    """Return the completions of a batch that fits in memory, in order."""
+    device = network.device
+    layout = Layout([len(lane.prompt) for lane in lanes], device, room=sampling.max_tokens)
+    draws = uniforms(lanes, sampling.max_tokens)
+    row = torch.tensor([[token for lane in lanes for token in lane.prompt]], device=device)
+    logits = network(
+        input_ids=row, position_ids=layout.positions, logits_to_keep=layout.last, use_cache=False, layout=layout
+    ).logits[0]
+    going = list(range(len(lanes)))
+    for step in range(sampling.max_tokens):
+        chosen, logs = pick(logits, sampling, draws[going, step])
+        alive = []
+        for place, (i, token, log) in enumerate(zip(going, chosen.tolist(), logs.tolist(), strict=True)):
+            take(lanes[i], token, log, sampling.stop, ends, to_text)
+            if not lanes[i].ended:
+                alive.append(place)
+        if not alive or step + 1 == sampling.max_tokens:
+            break
+        if len(alive) < len(going):
+            kept = torch.tensor(alive, device=device)
+            # Copying the cache costs about one step, so lanes are closed when several can go at once.
+            if len(alive) <= 0.75 * len(going):
+                layout.keep(kept)
+                chosen, going = chosen[kept], [going[place] for place in alive]
+        positions = layout.decode_step()
+        logits = network(
+            input_ids=chosen[None, :], position_ids=positions, use_cache=False, layout=layout
+        ).logits[0]
+        layout.grew()
+    return [completion_of(lane, to_text) for lane in lanes]
+
+
+def take(
+    lane: Lane, token: int, log: float, stops: Sequence[str], ends: frozenset[int], to_text: Callable[..., str]
+) -> None:
+    """Add a token to a lane, and end the lane where the token or a stop string says so."""
+    if lane.ended:
+        return
+    if token in ends:
+        lane.ended = True
+        return
+    lane.tokens.append(token)
+    lane.logs.append(log)
+    if stops and any(stop in to_text(lane.tokens[-16:]) for stop in stops):
+        whole = to_text(lane.tokens)
+        cut = min((at for stop in stops if (at := whole.find(stop)) >= 0), default=-1)
+        # A tail can show a stop that the whole text does not, when it begins within a character.
+        if cut >= 0:
+            lane.text, lane.ended = whole[:cut], True
+
+
+def completion_of(lane: Lane, to_text: Callable[..., str]) -> Completion:
+    """Return what a lane wrote, markers left out."""
+    text = to_text(lane.tokens, skip_special_tokens=True) if lane.text is None else lane.text
+    # The likelihood is that of the text only where no stop string cut it off.
+    whole = Likelihood(sum(lane.logs), len(lane.logs)) if lane.text is None else None
+    return Completion(text, len(lane.tokens), lane.ended, whole)
+
+
+def uniforms(lanes: Sequence[Lane], count: int) -> Tensor:
+    """Return each lane's random numbers in [0, 1), shape (lanes, count), from its own seed."""
+    rows = [torch.rand(count, generator=torch.Generator().manual_seed(lane.seed), dtype=torch.float64) for lane in lanes]
+    return torch.stack(rows)
+
+
+def pick(logits: Tensor, sampling: Sampling, draws: Tensor) -> tuple[Tensor, Tensor]:
+    """
+    Choose a token for each row of logits, shape (rows, vocabulary).
+
+    Returns the tokens and their log-probabilities under the untempered distribution. `draws` has one number in
+    [0, 1) for each row; the token is where the nucleus's cumulative probability passes it (Holtzman et al. 2020).
+    """
+    logits = logits.float()
+    if sampling.temperature == 0:
+        tokens = logits.argmax(-1)
+    else:
+        tokens = nucleus(logits / sampling.temperature, sampling.top_p, draws.to(logits.device))
+    logs = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+    return tokens, logs
+
+
+def nucleus(logits: Tensor, top_p: float, draws: Tensor) -> Tensor:
+    """Sample each row from the smallest set of tokens that holds `top_p` of the probability."""
+    size = min(_HEAD, logits.shape[1])
+    total = logits.logsumexp(-1, keepdim=True)
+    values, tokens = logits.topk(size, dim=-1)
+    shares = (values - total).double().exp()
+    if bool((shares.sum(-1) < top_p).any()) and size < logits.shape[1]:
+        values, tokens = logits.sort(dim=-1, descending=True, stable=True)
+        shares = (values - total).double().exp()
+    before = shares.cumsum(-1) - shares
+    shares = torch.where(before < top_p, shares, 0.0)
+    shares[:, 0] = shares[:, 0].clamp_min(1e-300)
+    ends = shares.cumsum(-1)
+    place = (ends <= draws[:, None] * ends[:, -1:]).sum(-1).clamp_max(shares.shape[1] - 1)
+    last = (shares > 0).sum(-1) - 1
+    return tokens.gather(1, torch.minimum(place, last)[:, None])[:, 0]

@@ -1,0 +1,222 @@
+"""A model on transformers: completes prompts, and says how likely given completions are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from isara.backends.checkpoints import Checkpoint
+from isara.backends.decode import Lane, decode
+from isara.backends.packing import IMPLEMENTATION, Layout, register
+from isara.backends.quiet import quiet_loading
+from isara.backends.template import Encoder
+from isara.errors import BackendError
+from isara.protocols import Completion, Likelihood, Prompt, Sampling
+
+Network = Any
+"""A transformers model; its classes are not typed."""
+
+
+def choose_device(wanted: str) -> torch.device:
+    """Return the device to compute on; `auto` is a GPU where there is one."""
+    if wanted != "auto":
+        return torch.device(wanted)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
+    """Return the number format of the weights; `auto` is bfloat16 where the hardware multiplies it."""
+    if wanted != "auto":
+        return {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}[wanted]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    has = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return torch.bfloat16 if has.get("avx512_bf16") or has.get("amx_bf16") else torch.float32
+
+
+def load_network(folder: Path, device: torch.device, dtype: torch.dtype) -> Network:
+    """Return the network in a folder with isara's packed attention; raises BackendError where that is not possible."""
+    from transformers import AutoModelForCausalLM
+
+    register()
+    try:
+        with quiet_loading():
+            network = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=dtype, attn_implementation=IMPLEMENTATION, use_safetensors=True, local_files_only=True
+            )
+    except (OSError, ValueError, KeyError) as error:
+        raise BackendError(f"{folder}: not a causal language model that transformers can load here ({error}).") from error
+    return network.to(device).eval()
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Return the tokenizer in a folder."""
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet_loading():
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise BackendError(f"{folder}: no tokenizer that transformers can load here ({error}).") from error
+
+
+class TransformersModel:
+    """A checkpoint, bare or with an adapter merged into it. Satisfies the `Model` protocol."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        batch_tokens: int = 16384,
+        adapter: Path | None = None,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.device = choose_device(device)
+        self.dtype = choose_dtype(dtype, self.device)
+        self.batch_tokens = batch_tokens
+        self.adapter = adapter
+        self.tokenizer = load_tokenizer(checkpoint.folder)
+        self.encoder = Encoder(self.tokenizer)
+        self._network: Network | None = None
+
+    @property
+    def name(self) -> str:
+        """What a person calls this model."""
+        return self.checkpoint.name
+
+    @property
+    def chat(self) -> bool:
+        """Whether it has a chat template."""
+        return self.encoder.template is not None
+
+    @property
+    def network(self) -> Network:
+        """The network itself, loaded at first use."""
+        if self._network is None:
+            self._network = load_tuned(self.checkpoint.folder, self.adapter, self.device, self.dtype)
+        return self._network
+
+    def with_adapter(self, adapter: Path | None) -> TransformersModel:
+        """Return the same checkpoint with the weights in that folder merged in, loaded when first used."""
+        if adapter == self.adapter:
+            return self
+        return TransformersModel(
+            self.checkpoint,
+            device=str(self.device),
+            dtype=str(self.dtype).removeprefix("torch."),
+            batch_tokens=self.batch_tokens,
+            adapter=adapter,
+        )
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Return the length of each text in tokens."""
+        return [len(self.encoder.content(text)) for text in texts]
+
+    def complete(self, prompts: Sequence[Prompt], sampling: Sampling, *, seeds: Sequence[int]) -> list[Completion]:
+        """Return one completion for each prompt, in order; each has its own random seed, whatever its neighbours."""
+        lanes = [
+            Lane(self.encoder.prompt(prompt), seed) for prompt, seed in zip(prompts, seeds, strict=True)
+        ]
+        ends = self.ends()
+        done: list[Completion | None] = [None] * len(lanes)
+        sizes = [len(lane.prompt) + sampling.max_tokens for lane in lanes]
+        for group in grouped(sizes, self.batch_tokens):
+            with torch.inference_mode():
+                finished = decode(self.network, [lanes[i] for i in group], sampling, ends, self.tokenizer.decode)
+            for i, completion in zip(group, finished, strict=True):
+                done[i] = completion
+        return [completion for completion in done if completion is not None]
+
+    def ends(self) -> frozenset[int]:
+        """Return every token that ends a completion."""
+        ends = {self.encoder.end}
+        if self.tokenizer.eos_token_id is not None:
+            ends.add(self.tokenizer.eos_token_id)
+        configured = self.network.generation_config.eos_token_id
+        ends.update([configured] if isinstance(configured, int) else configured or [])
+        return frozenset(ends)
+
+    def score(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Likelihood]:
+        """Return the likelihood of each completion after its prompt, in order."""
+        encoded = [
+            (self.encoder.prompt(prompt), self.encoder.completion(prompt, completion)) for prompt, completion in pairs
+        ]
+        return score_encoded(self.network, encoded, self.batch_tokens)
+
+
+def load_tuned(folder: Path, adapter: Path | None, device: torch.device, dtype: torch.dtype) -> Network:
+    """Return a network with an adapter merged into its weights, or the fully tuned one in that folder."""
+    if adapter is None:
+        return load_network(folder, device, dtype)
+    if (adapter / "config.json").exists():
+        return load_network(adapter, device, dtype)
+    if not (adapter / "adapter_config.json").exists():
+        raise BackendError(f"{adapter}: no adapter here (neither adapter_config.json nor config.json).")
+    from peft import PeftModel
+
+    with quiet_loading():
+        tuned = PeftModel.from_pretrained(load_network(folder, device, dtype), adapter, is_trainable=False)
+        return tuned.merge_and_unload().eval()
+
+
+def grouped(sizes: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Yield indices in groups of like size whose sum stays under `most`; longest first, so memory runs out early."""
+    group: list[int] = []
+    total = 0
+    for i in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+        if group and total + sizes[i] > most:
+            yield group
+            group, total = [], 0
+        group.append(i)
+        total += sizes[i]
+    if group:
+        yield group
+
+
+def score_encoded(
+    network: Network, pairs: Sequence[tuple[list[int], list[int]]], batch_tokens: int
+) -> list[Likelihood]:
+    """Return the likelihood of each completion (ids) after its prompt (ids), in order."""
+    scored = [Likelihood(0.0, 0)] * len(pairs)
+    sizes = [len(prompt) + len(completion) for prompt, completion in pairs]
+    for group in grouped(sizes, batch_tokens):
+        members = [i for i in group if pairs[i][1]]
+        if not members:
+            continue
+        with torch.inference_mode():
+            logs = completion_logs(network, [pairs[i] for i in members])
+        counts = [len(pairs[i][1]) for i in members]
+        for i, part in zip(members, logs.double().cpu().split(counts), strict=True):
+            scored[i] = Likelihood(float(part.sum()), len(part))
+    return scored
+
+
+def completion_logs(network: Network, pairs: Sequence[tuple[list[int], list[int]]]) -> Tensor:
+    """Return the log-probability of every completion token, end to end; logits are made for those positions only."""
+    row = [token for prompt, completion in pairs for token in (*prompt, *completion)]
+    positions: list[int] = []
+    end = 0
+    for prompt, completion in pairs:
+        end += len(prompt) + len(completion)
+        positions += range(end - len(completion) - 1, end - 1)
+    device = network.device
+    layout = Layout([len(prompt) + len(completion) for prompt, completion in pairs], device)
+    logits = network(
+        input_ids=torch.tensor([row], device=device),
+        position_ids=layout.positions,
+        logits_to_keep=torch.tensor(positions, device=device),
+        use_cache=False,
+        layout=layout,
+    ).logits[0]
+    targets = torch.tensor([token for _, completion in pairs for token in completion], device=device)
+    parts = [
+        torch.log_softmax(some.float(), -1).gather(1, wanted[:, None])[:, 0]
+        for some, wanted in zip(logits.split(512), targets.split(512), strict=True)
+    ]
+    return torch.cat(parts)

@@ -1,0 +1,162 @@
+"""
+Several sequences in one row: no padding in the large matrix products, exact boundaries in attention.
+
+All linear layers of a transformer work on tokens one by one, so the tokens of a whole batch can lie end to end in
+a row of shape (1, tokens). Only attention must know where a sequence ends. `attend` is registered with
+transformers as the attention implementation `isara`; it finds the boundaries in a `Layout` that travels through
+the model's keyword arguments. The same function keeps the keys and values of each sequence for decoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (the name that every reader of torch code knows)
+from torch import Tensor
+
+IMPLEMENTATION = "isara"
+
+
+class Layout:
+    """Where the tokens of several sequences lie in one row, and what their attention may see."""
+
+    def __init__(self, lengths: Sequence[int], device: torch.device, *, room: int = 0) -> None:
+        """
+        Lay out sequences of the given lengths.
+
+        With `room` above 0, keys and values are kept, with space for that many further tokens in each sequence.
+        """
+        self.count = len(lengths)
+        self.longest = max(lengths)
+        self.device = device
+        self.room = room
+        self.decoding = False
+        self.keys: dict[int, Tensor] = {}
+        self.values: dict[int, Tensor] = {}
+        self.lengths = torch.tensor(lengths, device=device)
+        starts = torch.cumsum(self.lengths, 0) - self.lengths
+        columns = torch.arange(self.longest, device=device)
+        inside = columns[None, :] < self.lengths[:, None]
+        self.gather = torch.where(inside, starts[:, None] + columns[None, :], 0)
+        self.scatter = inside.flatten().nonzero()[:, 0]
+        self.positions = columns[None, :].expand(self.count, -1)[inside][None, :]
+        self.last = starts + self.lengths - 1
+
+    def split(self, states: Tensor) -> Tensor:
+        """Take (1, heads, tokens, size) apart into (sequences, heads, longest, size)."""
+        return states[0].transpose(0, 1)[self.gather].transpose(1, 2)
+
+    def join(self, states: Tensor) -> Tensor:
+        """Put (sequences, heads, longest, size) together as (1, tokens, heads, size)."""
+        flat = states.transpose(1, 2).reshape(-1, states.shape[1], states.shape[3])
+        return flat[self.scatter][None]
+
+    def remember(self, layer: int, key: Tensor, value: Tensor) -> None:
+        """Keep the keys and values of the prompts, with room for what will be decoded."""
+        if self.room:
+            self.keys[layer] = F.pad(key, (0, 0, 0, self.room))
+            self.values[layer] = F.pad(value, (0, 0, 0, self.room))
+
+    def decode_step(self) -> Tensor:
+        """Go on to one further token in each sequence; returns their positions, shape (1, sequences)."""
+        if self.decoding:
+            self.lengths = self.lengths + 1
+        self.decoding = True
+        return self.lengths[None, :]
+
+    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Add one token (1, heads, sequences, size) to each sequence; returns all keys, values and what is real."""
+        rows = torch.arange(self.count, device=self.device)
+        self.keys[layer][rows, :, self.lengths] = key[0].transpose(0, 1)
+        self.values[layer][rows, :, self.lengths] = value[0].transpose(0, 1)
+        # The longest sequence bounds what has to be read; the host keeps count, so no GPU has to be asked.
+        end = self.longest + 1
+        seen = torch.arange(end, device=self.device)[None, :] <= self.lengths[:, None]
+        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end], seen
+
+    def grew(self) -> None:
+        """Note that every layer has taken the step."""
+        self.longest += 1
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with some of the sequences only."""
+        self.count = len(rows)
+        self.lengths = self.lengths[rows]
+        self.keys = {layer: states[rows] for layer, states in self.keys.items()}
+        self.values = {layer: states[rows] for layer, states in self.values.items()}
+
+
+def attend(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    layout: Layout,
+    layer_idx: int | None = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **unused: Any,
+) -> tuple[Tensor, None]:
+    """Attend within each sequence of a packed row; see transformers' `AttentionInterface` for the arguments."""
+    layer: int = module.layer_idx if layer_idx is None else layer_idx  # type: ignore[assignment]
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if layout.decoding:
+        keys, values, seen = layout.extend(layer, key, value)
+        if sliding_window is not None:
+            far = layout.lengths[:, None] - torch.arange(seen.shape[1], device=seen.device)[None, :]
+            seen = seen & (far < sliding_window)
+        grouped = _grouped(query[0].transpose(0, 1)[:, :, None, :], keys.shape[1])
+        out = _explicit(grouped, keys, values, seen[:, None, None, None, :], scale, softcap)
+        return out.reshape(1, layout.count, query.shape[1], -1), None
+    q, k, v = layout.split(query), layout.split(key), layout.split(value)
+    layout.remember(layer, k, v)
+    windowed = sliding_window is not None and layout.longest > sliding_window
+    # The CPU's fused kernel is slow in backward for short sequences in bfloat16 (15 ms a layer against 1 ms).
+    slow_backward = query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad
+    if windowed or softcap is not None or slow_backward:
+        mask = _causal(layout.longest, sliding_window if windowed else None, query.device)
+        out = _explicit(_grouped(q, k.shape[1]), k, v, mask, scale, softcap).reshape(q.shape[:3] + v.shape[-1:])
+    else:
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True)
+    return layout.join(out), None
+
+
+def _grouped(query: Tensor, heads: int) -> Tensor:
+    """Put the query heads that share a key head beside each other: (batch, key heads, group, length, size)."""
+    return query.reshape(query.shape[0], heads, -1, *query.shape[2:])
+
+
+def _causal(length: int, window: int | None, device: torch.device) -> Tensor:
+    """Return which columns each row may see, shape (length, length)."""
+    seen = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+    return seen if window is None else seen.triu(1 - window)
+
+
+def _explicit(query: Tensor, key: Tensor, value: Tensor, seen: Tensor, scale: float, softcap: float | None) -> Tensor:
+    """Attention written out; query is (batch, key heads, group, length, size)."""
+    batch, heads, group, length, size = query.shape
+    flat = query.reshape(batch, heads, group * length, size)
+    weights = (flat @ key.transpose(-1, -2)).view(batch, heads, group, length, -1).float() * scale
+    if softcap is not None:
+        weights = torch.tanh(weights / softcap) * softcap
+    weights = weights.masked_fill(~seen, float("-inf")).softmax(-1).to(value.dtype)
+    out = weights.view(batch, heads, group * length, -1) @ value
+    return out.view(batch, heads * group, length, -1)
+
+
+def register() -> None:
+    """Make `attn_implementation="isara"` known to transformers; doing it twice is harmless."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(IMPLEMENTATION, attend)
+    AttentionMaskInterface.register(IMPLEMENTATION, _no_mask)
+
+
+def _no_mask(*unused: Any, **unused_too: Any) -> None:
+    """Build no mask: the layout says what may be seen."""

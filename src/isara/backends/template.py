@@ -1,0 +1,176 @@
+"""
+A prompt as tokens: the model's own chat template, taken apart so that each turn can be opened and closed.
+
+Taken apart for three reasons. The next turn may be the user's, which templates do not offer. Many templates add a
+system prompt of their own when none is given: tokens paid in every sample, and an instruction that nobody asked
+for. And a sample that contains a marker such as `<|im_end|>` must not end a turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from isara.errors import BackendError
+from isara.protocols import Chat, Prompt, Role, Turn
+
+Tokenizer = Any
+"""A transformers tokenizer; its classes are not typed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """The fixed pieces of text around the turns of a conversation."""
+
+    head: str
+    """Before the first turn, such as a beginning-of-text marker; a default system prompt is not part of it."""
+    user_open: str
+    user_close: str
+    assistant_open: str
+    assistant_close: str
+    faithful: bool = True
+    """Whether putting the pieces together gives what the model's own template gives, system prompt aside."""
+
+    def pieces(self, chat: Chat) -> list[tuple[str, bool]]:
+        """Return a conversation as (text, is content) pieces, the next turn left open."""
+        pieces: list[tuple[str, bool]] = [(self.head, False)]
+        for turn in chat.turns:
+            opened, closed = self.around(turn.role)
+            pieces += [(opened, False), (turn.text, True), (closed, False)]
+        return [*pieces, (self.around(chat.opens)[0], False)]
+
+    def around(self, role: Role) -> tuple[str, str]:
+        """Return what opens and what closes a turn of that role."""
+        if role == "user":
+            return self.user_open, self.user_close
+        return self.assistant_open, self.assistant_close
+
+
+PLAIN = Template("", "Question: ", "\n", "Answer: ", "\n\n")
+"""For models without a chat template; the end of the answer is the model's end-of-text token."""
+
+
+def chat_template(tokenizer: Tokenizer) -> Template | None:
+    """
+    Take a tokenizer's chat template apart; None where it has none.
+
+    The pieces are read off three renderings with marker words. Where they do not add up to what the template
+    itself renders, `faithful` is False and the caller should say so.
+    """
+    if not tokenizer.chat_template:
+        return None
+
+    def render(turns: Sequence[Turn], *, go_on: bool = False) -> str:
+        messages = [{"role": turn.role, "content": turn.text} for turn in turns]
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=go_on)
+        return str(text)
+
+    return take_apart(render, tokenizer.bos_token or "")
+
+
+def take_apart(render: Callable[..., str], bos: str) -> Template:
+    """Find the pieces of a template from what it renders; raises BackendError where turns cannot be told apart."""
+    ask, reply, again = "isarauserone", "isaraassistantone", "isarausertwo"
+    turns = (Turn("user", ask), Turn("assistant", reply), Turn("user", again))
+    whole = render(turns)
+    if not whole.find(ask) < whole.find(reply) < whole.find(again) or ask not in whole:
+        raise BackendError(
+            "model.name: the chat template does not show user and assistant turns in order. "
+            "Set answers.style and questions.style to 'text'."
+        )
+    lead, rest = whole.split(ask, 1)
+    between, rest = rest.split(reply, 1)
+    boundary, _ = rest.split(again, 1)
+    assistant_close = render(turns[:2]).split(reply, 1)[1]
+    opened = render(turns[:1], go_on=True).split(ask, 1)[1]
+    user_close = render(turns[:1]).split(ask, 1)[1]
+    # Some templates open the assistant's turn by themselves even when not asked to; then nothing closes the user's.
+    user_close = user_close if opened.startswith(user_close) and opened != user_close else ""
+    if boundary.startswith(assistant_close):
+        user_open = boundary[len(assistant_close) :]
+    else:
+        user_open, assistant_close = boundary, ""
+    head = bos if bos and lead.startswith(bos) and not user_open.startswith(bos) else ""
+    assistant_open = opened[len(user_close) :]
+    pieces = Template(head, user_open, user_close, assistant_open, assistant_close)
+    faithful = lead.endswith(user_open) and between == user_close + assistant_open
+    return Template(head, user_open, user_close, assistant_open, assistant_close, faithful=faithful) if not faithful else pieces
+
+
+class Encoder:
+    """Turns prompts into token ids, the same way for generation, scoring and training."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.template = chat_template(tokenizer)
+        self.markers = tuple(sorted({str(token) for token in tokenizer.all_special_tokens} | added_markers(tokenizer)))
+        self.end = end_of_turn(tokenizer, self.template)
+        """The token that ends an answer: it closes the assistant's turn, or the text."""
+
+    def prompt(self, prompt: Prompt) -> list[int]:
+        """Return the ids of a prompt, its last turn open."""
+        if isinstance(prompt, str):
+            return self.start() + self.content(prompt)
+        template = self.template or PLAIN
+        pieces = template.pieces(prompt)
+        start = [] if template.head else self.start() if self.template is None else []
+        if not any(is_content and self.marked(text) for text, is_content in pieces):
+            return start + self.ids("".join(text for text, _ in pieces))
+        ids = start
+        for text, is_content in pieces:
+            ids = ids + (self.content(text) if is_content else self.ids(text))
+        return ids
+
+    def completion(self, prompt: Prompt, completion: str) -> list[int]:
+        """Return the ids of a completion as they follow that prompt, the end of the turn not included."""
+        return self.content(self.spaced(prompt, completion))
+
+    @staticmethod
+    def spaced(prompt: Prompt, completion: str) -> str:
+        """Put the space between a plain prompt and its completion where tokenizers learned it: in front of the word."""
+        if isinstance(prompt, str) and prompt and not prompt[-1].isspace():
+            return " " + completion
+        return completion
+
+    def start(self) -> list[int]:
+        """Return what the model expects before any plain text: its beginning-of-text token, where it adds one."""
+        ids: list[int] = self.tokenizer("a").input_ids
+        bos = self.tokenizer.bos_token_id
+        return [bos] if bos is not None and ids[:1] == [bos] else []
+
+    def ids(self, text: str) -> list[int]:
+        """Return the ids of text in which markers are markers."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
+        return ids
+
+    def content(self, text: str) -> list[int]:
+        """Return the ids of text in which nothing is a marker, whatever it says."""
+        if not self.marked(text):
+            return self.ids(text)
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+        return ids
+
+    def marked(self, text: str) -> bool:
+        """Whether text contains what the tokenizer would read as a marker."""
+        return any(marker in text for marker in self.markers)
+
+
+def added_markers(tokenizer: Tokenizer) -> set[str]:
+    """Return the texts of the tokenizer's added tokens that are markers."""
+    return {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+
+
+def end_of_turn(tokenizer: Tokenizer, template: Template | None) -> int:
+    """Return the id of the token that ends an answer; raises BackendError where the model has none."""
+    if template is not None and template.assistant_close:
+        ids = tokenizer(template.assistant_close, add_special_tokens=False).input_ids
+        special = set(tokenizer.all_special_ids) | {
+            number for number, token in tokenizer.added_tokens_decoder.items() if token.special
+        }
+        for number in ids:
+            if number in special:
+                return int(number)
+    if tokenizer.eos_token_id is None:
+        raise BackendError("model.name: the tokenizer has no end-of-text token, so answers could never end.")
+    return int(tokenizer.eos_token_id)

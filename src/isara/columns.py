@@ -1,0 +1,109 @@
+"""Tables that are kept by column as records: Parquet files and Hugging Face datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from isara.errors import InputError, SeedError
+from isara.fields import Choice, Row, Rows, may_hold, repeated
+
+# What the loaders raise for folders and downloads that are damaged, absent or of a kind they do not know.
+_LOADING = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError)
+
+
+def parquet_rows(data: bytes, name: str, choice: Choice) -> Rows:
+    """Return the rows of a Parquet file; InputError without pyarrow, SeedError when it is no such file."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise _missing("pyarrow", name) from error
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+        return _rows(table.column_names, lambda place: table.column(place).to_pylist(), table.num_rows, name, choice)
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        raise SeedError(
+            [f"{name}: this Parquet file cannot be read ({_first_line(error)}). Write it again."]
+        ) from error
+
+
+def is_saved(folder: Path) -> bool:
+    """Return whether a folder is what `save_to_disk` of the datasets library leaves."""
+    return any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
+
+
+def saved_rows(folder: Path, split: str | None, choice: Choice) -> Rows:
+    """Return the rows of a dataset saved to a folder; `split` may be None where there is only one."""
+    datasets = _datasets(str(folder))
+    try:
+        loaded = datasets.load_from_disk(str(folder))
+    except (*_LOADING, datasets.exceptions.DatasetsError) as error:
+        raise InputError(f"{folder}: this dataset cannot be loaded ({_first_line(error)}). Save it again.") from error
+    if isinstance(loaded, datasets.DatasetDict):
+        loaded = loaded[_pick(list(loaded), split, str(folder))]
+    elif split is not None and split != str(loaded.split or "train"):
+        raise InputError(f"{folder}: no split '{split}': this dataset has none. Leave out ':{split}'.")
+    return _dataset_rows(loaded, str(folder), choice)
+
+
+def hub_rows(name: str, split: str | None, choice: Choice) -> Rows:
+    """Return the rows of a dataset of the Hugging Face hub; no code that comes with it is run."""
+    datasets = _datasets(name)
+    try:
+        chosen = _pick(datasets.get_dataset_split_names(name), split, name)
+        loaded = datasets.load_dataset(name, split=chosen)
+    except (*_LOADING, datasets.exceptions.DatasetsError) as error:
+        raise InputError(
+            f"{name}: there is no such file, and no such dataset can be loaded ({_first_line(error)}). "
+            "Give the path of a file, or load the dataset yourself and pass its records."
+        ) from error
+    return _dataset_rows(loaded, f"{name}:{chosen}", choice)
+
+
+def _dataset_rows(dataset: Any, name: str, choice: Choice) -> Rows:
+    names = dataset.column_names
+    # Other columns may hold images or sound, which need more libraries to decode.
+    needed = dataset.with_format(None).select_columns([column for column in names if may_hold(column, choice)])
+    try:
+        return _rows(names, lambda place: list(needed[names[place]]), len(dataset), name, choice)
+    except _LOADING as error:
+        raise InputError(f"{name}: this dataset cannot be read ({_first_line(error)}). Save it again.") from error
+
+
+def _rows(names: Sequence[str], column: Callable[[int], list[object]], length: int, name: str, choice: Choice) -> Rows:
+    held = [column(place) if may_hold(names[place], choice) else [None] * length for place in range(len(names))]
+    rows = [
+        Row(number, f"{name}, row {number}", dict(zip(names, values, strict=True)))
+        for number, values in enumerate(zip(*held, strict=True), start=1)
+    ]
+    return Rows(rows, [(0, f"{name}: {words}") for words in repeated(names, choice)], heading=name)
+
+
+def _pick(splits: Sequence[str], split: str | None, name: str) -> str:
+    shown = ", ".join(splits)
+    if split is not None:
+        if split not in splits:
+            raise InputError(f"{name}: no split '{split}' here (found: {shown}). Name one of these.")
+        return split
+    if len(splits) == 1:
+        return splits[0]
+    example = "train" if "train" in splits else (splits or ["train"])[0]
+    raise InputError(f"{name}: {len(splits)} splits here ({shown}). Name one, as in '{name}:{example}'.")
+
+
+def _datasets(name: str) -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise _missing("datasets", name) from error
+    return datasets
+
+
+def _missing(library: str, name: str) -> InputError:
+    return InputError(f'{name}: reading this needs {library}. Install it with: pip install "isara[data]"')
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200].rstrip(".")

@@ -1,0 +1,304 @@
+"""
+Which fields of a record hold its question and its answer, and what they say.
+
+The names are those that people use already: question/answer, TruthfulQA's Question/Best Answer, TRL's
+prompt/completion, prompt/response, Alpaca's instruction(+input)/output, and conversations of one exchange as
+`messages` (role, content) or `conversations` (from, value). Case, spaces, underscores and hyphens do not matter.
+
+Every function here raises SeedError with bare sentences; who knows the file puts the place in front.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from isara.errors import SeedError
+
+_PAIRS = (
+    ("question", "answer"),
+    ("question", "best answer"),
+    ("prompt", "completion"),
+    ("prompt", "response"),
+    ("instruction", "output"),
+)
+_CHATS = ("messages", "conversations")
+_ROLES = {
+    "user": "user",
+    "human": "user",
+    "prompter": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+    "chatgpt": "assistant",
+    "system": "system",
+    "developer": "system",
+}
+_NAMES_SHOWN = 12
+_NAME_LENGTH = 40
+
+
+class Row(NamedTuple):
+    """A record as it was found."""
+
+    number: int
+    """Its line in the file, or its row in a table."""
+    where: str
+    """What stands before a message about it, such as `seeds.jsonl:7`."""
+    record: object
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The records of one source, and what could not be read as a record."""
+
+    rows: list[Row]
+    mistakes: list[tuple[int, str]] = field(default_factory=list)
+    """Line or row, and the whole message."""
+    heading: str = ""
+    """Where the names of the fields stand when they are the same for all records."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The fields that a person named, in place of those that would be detected."""
+
+    question: str | None = None
+    answer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where a record keeps its question and its answer."""
+
+    question: str
+    answer: str | None
+    """None where `question` holds the whole exchange, as a list of messages."""
+    input: str | None = None
+    """A field to join to the question where it is not empty."""
+
+
+def may_hold(name: str, choice: Choice) -> bool:
+    """Return whether a field of this name can matter; only such columns of a large table need decoding."""
+    known = {_plain(part) for pair in _PAIRS for part in pair} | {*_CHATS, "input"}
+    chosen = {_plain(part) for part in (choice.question, choice.answer) if part is not None}
+    return _plain(name) in known | chosen
+
+
+def find_layout(names: Sequence[str], choice: Choice) -> Layout:
+    """Return where a record with these fields keeps its question and answer; SeedError when none or several fit."""
+    if choice.question is not None:
+        question = _named(choice.question, names, "question_field")
+        if choice.answer is not None:
+            return Layout(question, _named(choice.answer, names, "answer_field"))
+        if _plain(question) in _CHATS:
+            return Layout(question, None)
+        others = [name for name in names if name != question]
+        return Layout(question, _only(_present(others, 1), names, "answer"))
+    if choice.answer is not None:
+        answer = _named(choice.answer, names, "answer_field")
+        others = [name for name in names if name != answer]
+        return _with_input(_only(_present(others, 0), names, "question"), answer, names)
+    return _detect(names)
+
+
+def exchange(record: Mapping[str, object], layout: Layout) -> tuple[str, str]:
+    """
+    Return the question and the answer of a record, stripped, each line ended by a plain newline.
+
+    Raises SeedError with one sentence for each thing that is not text, is empty, or is no single exchange.
+    """
+    question = record[layout.question]
+    if layout.answer is None:
+        return _of_messages(question, f"'{layout.question}'")
+    answer = record[layout.answer]
+    if isinstance(question, list) and isinstance(answer, list):
+        return _of_messages([*question, *answer], f"'{layout.question}' and '{layout.answer}'")
+    more = record[layout.input] if layout.input is not None else None
+    blank = more is None or (isinstance(more, str) and not _visible(more))
+    parts = [(f"'{layout.question}'", question), (f"'{layout.answer}'", answer)]
+    first, last, *rest = texts(parts if blank else [*parts, (f"'{layout.input}'", more)])
+    return "\n".join([first, *rest]), last
+
+
+def texts(named: Iterable[tuple[str, object]]) -> list[str]:
+    """Return named values as clean text; SeedError with one sentence for each that is not usable text."""
+    clean, mistakes = [], []
+    for name, value in named:
+        wrong = _fault(value)
+        if wrong is not None:
+            mistakes.append(f"{name} {wrong}")
+        else:
+            clean.append(str(value).replace("\r\n", "\n").replace("\r", "\n").strip())
+    if mistakes:
+        raise SeedError(mistakes)
+    return clean
+
+
+def kind_of(value: object) -> str:
+    """Return what a value is, in the words of JSON."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        return "a number"
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    if isinstance(value, Mapping):
+        return "an object"
+    return f"a value of type {type(value).__name__}"
+
+
+def repeated(names: Sequence[str], choice: Choice) -> list[str]:
+    """Return one sentence for each column name that matters and stands more than once in a table."""
+    twice = dict.fromkeys(name for name in names if names.count(name) > 1 and may_hold(name, choice))
+    return [f"{names.count(name)} columns are called '{name}'. Rename or remove all but one." for name in twice]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", "", name).casefold()
+
+
+def _found(names: Sequence[str]) -> str:
+    shown = ", ".join(name[:_NAME_LENGTH] for name in names[:_NAMES_SHOWN]) or "nothing"
+    more = len(names) - _NAMES_SHOWN
+    return f"(found: {shown}{f' and {more} more' if more > 0 else ''})"
+
+
+def _matching(wanted: str, names: Sequence[str]) -> list[str]:
+    """Return the fields that go by a name; the exact spelling, where it is there, rules the others out."""
+    if wanted in names:
+        return [wanted]
+    return [name for name in names if _plain(name) == _plain(wanted)]
+
+
+def _named(wanted: str, names: Sequence[str], option: str) -> str:
+    matches = _matching(wanted, names)
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise SeedError([f"{_either(matches)} both match {option}='{wanted}'. Set {option} to the exact name of one."])
+    raise SeedError([f"no '{wanted}' here {_found(names)}. Set {option} to one of the fields."])
+
+
+def _present(names: Sequence[str], side: int) -> list[str]:
+    wanted = dict.fromkeys(pair[side] for pair in _PAIRS)
+    return [name for part in wanted for name in _matching(part, names)]
+
+
+def _only(matches: list[str], names: Sequence[str], role: str) -> str:
+    if len(matches) == 1:
+        return matches[0]
+    if not matches:
+        raise SeedError([f"no {role} here {_found(names)}. Set {role}_field to the field that holds it."])
+    raise SeedError([f"{_either(matches)} could each be the {role}. Set {role}_field to the one to use."])
+
+
+def _either(names: Sequence[str]) -> str:
+    return " and ".join(f"'{name}'" for name in names)
+
+
+def _with_input(question: str, answer: str, names: Sequence[str]) -> Layout:
+    inputs = _matching("input", names) if _plain(question) == "instruction" and _plain(answer) != "input" else []
+    return Layout(question, answer, inputs[0] if inputs else None)
+
+
+def _detect(names: Sequence[str]) -> Layout:
+    fits = [
+        _with_input(question, answer, names)
+        for pair in _PAIRS
+        for question in _matching(pair[0], names)
+        for answer in _matching(pair[1], names)
+    ]
+    fits += [Layout(name, None) for part in _CHATS for name in _matching(part, names)]
+    if len(fits) == 1:
+        return fits[0]
+    if not fits:
+        raise SeedError([_nothing_fits(names)])
+    chats = [fit.question for fit in fits if fit.answer is None]
+    shown = " and ".join(f"'{fit.question}'" + (f" with '{fit.answer}'" if fit.answer else "") for fit in fits)
+    alone = f", or question_field alone to '{chats[0]}'" if chats else ""
+    which = "both" if len(fits) == 2 else "all"
+    raise SeedError([f"{shown} {which} fit. Set question_field and answer_field to the two to use{alone}."])
+
+
+def _nothing_fits(names: Sequence[str]) -> str:
+    for side, role in ((0, "question"), (1, "answer")):
+        here = _present(names, side)
+        if not here:
+            continue
+        wanted = next(pair[1 - side] for pair in _PAIRS if _plain(pair[side]) == _plain(here[0]))
+        missing = "answer" if role == "question" else "question"
+        others = [name for name in names if name not in here and _plain(name) not in ("id", "input")]
+        if not others:
+            return f"no '{wanted}' here {_found(names)}. Add the {missing} as '{wanted}'."
+        the_field = "the field" if len(others) == 1 else "the right field"
+        option = "" if len(others) == 1 else f", or set {missing}_field"
+        return f"no '{wanted}' here {_found(names)}. Rename {the_field} to '{wanted}'{option}."
+    return (
+        f"no question and no answer here {_found(names)}. "
+        "Rename two fields to 'question' and 'answer', or set question_field and answer_field."
+    )
+
+
+def _visible(text: str) -> bool:
+    """Return whether a text has a character that leaves a mark: not a space, a control or a format character."""
+    return any(unicodedata.category(char) not in ("Cc", "Cf", "Zs", "Zl", "Zp") for char in text)
+
+
+def _fault(value: object) -> str | None:
+    if not isinstance(value, str):
+        fix = "Write it, or remove the sample." if value is None else "Write it as text."
+        return f"is {kind_of(value)}. {fix}"
+    surrogate = next((place for place, char in enumerate(value) if "\ud800" <= char <= "\udfff"), None)
+    if surrogate is not None:
+        code = f"\\u{ord(value[surrogate]):04x}"
+        return (
+            f"has half a character ({code}, a lone surrogate) at position {surrogate + 1}. Write the whole character."
+        )
+    if "\0" in value:
+        return f"has a NUL character at position {value.index(chr(0)) + 1}. Remove it."
+    return None if _visible(value) else "is empty. Write it, or remove the sample."
+
+
+def _of_messages(messages: object, where: str) -> tuple[str, str]:
+    if not isinstance(messages, (list, tuple)):
+        raise SeedError([f"{where} is {kind_of(messages)}. It must be a list of a user and an assistant message."])
+    turns = [_message(message, f"message {number} of {where}") for number, message in enumerate(messages, start=1)]
+    roles = [role for role, _ in turns]
+    if "system" in roles:
+        raise SeedError(
+            [f"{where} has a system message, and isara uses no instructions. Remove it, or say it in the question."]
+        )
+    if roles == ["user", "assistant"]:
+        question, answer = texts((f"the {role} message of {where}", content) for role, content in turns)
+        return question, answer
+    if roles.count("assistant") > 1 or roles.count("user") > 1:
+        raise SeedError([f"{where} has {len(turns)} messages. Leave one question and one answer."])
+    shown = ", then ".join(roles) or "nothing"
+    raise SeedError([f"{where} has {shown}. It must have one user message, then one assistant message."])
+
+
+def _message(message: object, where: str) -> tuple[str, object]:
+    if not isinstance(message, Mapping):
+        raise SeedError([f"{where} is {kind_of(message)}. It must be an object with 'role' and 'content'."])
+    for name, content in (("role", "content"), ("from", "value")):
+        if name in message and content in message:
+            said = message[name]
+            role = _ROLES.get(said.strip().casefold()) if isinstance(said, str) else None
+            if role is None:
+                raise SeedError([f"{where} has the {name} {_quoted(said)}. Only 'user' and 'assistant' can be used."])
+            return role, message[content]
+    names = [str(name) for name in message]
+    raise SeedError([f"{where} has no 'role' and 'content' {_found(names)}. Name them so."])
+
+
+def _quoted(value: object) -> str:
+    return f"'{value[:40]}'" if isinstance(value, str) else f"that is {kind_of(value)}"

@@ -1,0 +1,357 @@
+"""One round of drafting: questions from neighbourhoods, answers from nearest samples, the filter in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from isara.events import Event, Watch
+from isara.filter import Candidate, Drop, Sieve
+from isara.prompts import (
+    SEPARATORS,
+    Separators,
+    Style,
+    answer_stops,
+    as_messages,
+    for_answer,
+    for_question,
+    parse_answer,
+    parse_question,
+    question_stops,
+)
+from isara.protocols import Completion, Embedder, Likelihood, Model, Prompt, Sampling, Vectors
+from isara.retrieve import Pool, request_seed
+from isara.rundir import Journal
+from isara.samples import Sample
+from isara.settings import Settings
+
+_EASIEST = len(SEPARATORS) - 1
+
+
+@dataclass
+class Stage:
+    """One of the two stages of a round: how it prompts now, and how well what came back could be read."""
+
+    name: str
+    style: Style
+    demonstrations: int
+    floor: float
+    level: int = 0
+    asked: int = 0
+    parsed: int = 0
+    adapted: list[str] = field(default_factory=list)
+
+    @property
+    def separators(self) -> Separators:
+        """The labels in use."""
+        return SEPARATORS[min(self.level, _EASIEST)]
+
+    @property
+    def shown(self) -> int:
+        """How many demonstrations to show: two fewer each time that too little could be read."""
+        return max(1, self.demonstrations - 2 * self.level) if self.demonstrations else 0
+
+    @property
+    def rate(self) -> float | None:
+        """The share of completions that could be read."""
+        return self.parsed / self.asked if self.asked else None
+
+    def observe(self, asked: int, parsed: int) -> str | None:
+        """Take in a batch; returns a sentence when the next one will be prompted differently."""
+        self.asked += asked
+        self.parsed += parsed
+        if not asked or parsed / asked >= self.floor or self.level >= _EASIEST:
+            return None
+        self.level += 1
+        labels = f" and {self.separators.question!r} labels" if self.style == "text" else ""
+        said = (
+            f"Only {parsed} of {asked} {self.name}s could be read; from now on {self.shown} demonstrations{labels}."
+        )
+        self.adapted.append(said)
+        return said
+
+
+@dataclass
+class Drafted:
+    """What a round accepted, and what it took."""
+
+    kept: list[Sample]
+    vectors: Vectors
+    funnel: dict[str, int]
+    drafted: int
+    ended: str
+    parse_rate: dict[str, float | None]
+    adapted: list[str]
+    kept_records: list[dict[str, Any]]
+
+
+class Draft:
+    """
+    The drafting of one round. Each batch is three committed steps; a step already on disk is read, not done again.
+
+    What the model is asked depends only on the seed, the round, the batch and the pool, so a round that was killed
+    and goes on asks for the same, and decides the same.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        *,
+        journal: Journal,
+        load: Callable[[], Model],
+        chat: bool,
+        embedder: Embedder,
+        pool: Pool,
+        sieve: Sieve,
+        settings: Settings,
+        watch: Watch,
+    ) -> None:
+        self.number = number
+        self.journal = journal
+        self.load = load
+        self.embedder = embedder
+        self.pool = pool
+        self.sieve = sieve
+        self.settings = settings
+        self.watch = watch
+        asks, answers = settings.questions, settings.answers
+        floor = settings.target.parse_floor
+        auto: Style = "chat" if chat else "text"
+        self.questions = Stage("question", asks.style if chat else "text", asks.demonstrations, floor)
+        self.answers = Stage(
+            "answer", auto if answers.style == "auto" or not chat else answers.style, answers.demonstrations, floor
+        )
+        self.kept: list[Candidate] = []
+        self.funnel: dict[str, int] = {}
+
+    def run(self) -> Drafted:
+        """Draft until the target or the budget is reached."""
+        target = self.settings.target
+        budget = int(target.accepted * target.budget)
+        drafted = batch = 0
+        while len(self.kept) < target.accepted and drafted < budget:
+            size = min(target.batch, budget - drafted)
+            candidates = [
+                Candidate(f"r{self.number}-{drafted + i + 1:05d}", self.number) for i in range(size)
+            ]
+            self.batch(batch, drafted, candidates)
+            drafted += size
+            batch += 1
+            self.watch(Event("progress", {"name": f"draft-{self.number}", "done": min(len(self.kept), target.accepted)}))
+        vectors = [candidate.vector for candidate in self.kept if candidate.vector is not None]
+        return Drafted(
+            kept=[
+                Sample(c.id, c.question or "", c.answer or "", self.number, c.parents) for c in self.kept
+            ],
+            vectors=np.stack(vectors) if vectors else self.pool.vectors[:0],
+            funnel=self.funnel,
+            drafted=drafted,
+            ended="target" if len(self.kept) >= target.accepted else "budget",
+            parse_rate={"question": self.questions.rate, "answer": self.answers.rate},
+            adapted=[*self.questions.adapted, *self.answers.adapted],
+            kept_records=[candidate.to_json() for candidate in self.kept],
+        )
+
+    def batch(self, batch: int, offset: int, candidates: list[Candidate]) -> None:
+        """Take a batch of candidates from nothing to a decision."""
+        self.ask(batch, offset, candidates)
+        vectors = self.vectors(batch, [c for c in candidates if c.question is not None])
+        drops: dict[str, Drop] = {}
+        for candidate in candidates:
+            candidate.vector = vectors.get(candidate.id)
+            drop = self.sieve.question(candidate)
+            if drop is not None:
+                drops[candidate.id] = drop
+        asked = [c for c in candidates if c.id not in drops]
+        self.answer(batch, asked)
+        room = self.settings.target.accepted - len(self.kept)
+        accepted = []
+        for candidate in asked:
+            drop = self.sieve.answer(candidate)
+            if drop is None and len(accepted) >= room:
+                drop = Drop("surplus", f"the round had its {self.settings.target.accepted} samples already")
+            if drop is not None:
+                drops[candidate.id] = drop
+            else:
+                accepted.append(candidate)
+        self.decide(batch, candidates, accepted, drops)
+
+    def ask(self, batch: int, offset: int, candidates: list[Candidate]) -> None:
+        """Let the model write a question for each candidate."""
+        stage = self.questions
+        settings = self.settings.questions
+        shown = [
+            self.pool.for_question(offset + i, stage.shown, settings.neighbourhood, self.settings.seed, self.number)
+            for i in range(len(candidates))
+        ]
+        prompts = [for_question(few, stage.style, stage.separators) for few in shown]
+        sampling = Sampling(settings.max_tokens, settings.temperature, settings.top_p, question_stops(stage.style))
+        for candidate, few in zip(candidates, shown, strict=True):
+            candidate.question_parents = tuple(sample.id for sample in few)
+        completions = self.complete(batch, stage, candidates, shown, prompts, sampling)
+        for candidate, completion in zip(candidates, completions, strict=True):
+            candidate.question = parse_question(completion.text)
+        self.note(stage, len(candidates), sum(c.question is not None for c in candidates))
+
+    def answer(self, batch: int, candidates: list[Candidate]) -> None:
+        """Let the model answer each candidate's question, and score how sure it was."""
+        stage = self.answers
+        settings = self.settings.answers
+        shown = [
+            self.pool.for_answer(c.vector, stage.shown) if c.vector is not None else [] for c in candidates
+        ]
+        prompts = [
+            for_answer(c.question or "", few, stage.style, stage.separators)
+            for c, few in zip(candidates, shown, strict=True)
+        ]
+        sampling = Sampling(
+            settings.max_tokens, settings.temperature, settings.top_p, answer_stops(stage.style, stage.separators)
+        )
+        for candidate, few in zip(candidates, shown, strict=True):
+            candidate.answer_parents = tuple(sample.id for sample in few)
+            candidate.shown = tuple(sample.answer for sample in few)
+        completions = self.complete(batch, stage, candidates, shown, prompts, sampling)
+        for candidate, completion in zip(candidates, completions, strict=True):
+            candidate.answer = parse_answer(completion.text)
+            candidate.finished = completion.finished
+        self.score(batch, candidates, prompts, completions)
+        self.note(stage, len(candidates), sum(c.answer is not None for c in candidates))
+
+    def complete(
+        self,
+        batch: int,
+        stage: Stage,
+        candidates: Sequence[Candidate],
+        shown: Sequence[Sequence[Sample]],
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+    ) -> list[Completion]:
+        """Return a completion for each prompt: from the disk where they are there, else from the model."""
+        step = f"{batch}/{stage.name}s"
+        if self.journal.done(step):
+            return [
+                Completion(r["text"], r["tokens"], r["finished"], likelihood_of(r))
+                for r in self.journal.records(step, "completions.jsonl")
+            ]
+        seeds = [request_seed(self.settings.seed, stage.name, candidate.id) for candidate in candidates]
+        completions = self.load().complete(prompts, sampling, seeds=seeds) if prompts else []
+        asked = [
+            {
+                "id": candidate.id,
+                "stage": stage.name,
+                "batch": batch,
+                "demonstrations": [sample.id for sample in few],
+                "style": stage.style,
+                "prompt": as_messages(prompt),
+                "seed": seed,
+            }
+            for candidate, few, prompt, seed in zip(candidates, shown, prompts, seeds, strict=True)
+        ]
+        answered = [
+            {
+                "id": candidate.id,
+                "stage": stage.name,
+                "batch": batch,
+                "text": completion.text,
+                "tokens": completion.tokens,
+                "finished": completion.finished,
+                "log_likelihood": completion.likelihood.total if completion.likelihood else None,
+            }
+            for candidate, completion in zip(candidates, completions, strict=True)
+        ]
+        self.journal.commit(step, {"prompts.jsonl": asked, "completions.jsonl": answered})
+        return completions
+
+    def score(
+        self,
+        batch: int,
+        candidates: Sequence[Candidate],
+        prompts: Sequence[Prompt],
+        completions: Sequence[Completion],
+    ) -> None:
+        """Note how likely each answer is to its writer, with its demonstrations and without."""
+        step = f"{batch}/scores"
+        judged = [i for i, candidate in enumerate(candidates) if candidate.answer is not None]
+        if not self.journal.done(step):
+            records = self.scored(batch, [(candidates[i], prompts[i], completions[i]) for i in judged])
+            self.journal.commit(step, {"scores.jsonl": records})
+        found = {record["id"]: record for record in self.journal.records(step, "scores.jsonl")}
+        for i in judged:
+            record = found[candidates[i].id]
+            candidates[i].scores["confidence"] = record["nll"]
+            candidates[i].scores["gain"] = record["bare_nll"] - record["nll"]
+
+    def scored(self, batch: int, judged: Sequence[tuple[Candidate, Prompt, Completion]]) -> list[dict[str, Any]]:
+        """Ask the model for the likelihoods that are not known yet."""
+        if not judged:
+            return []
+        model, stage = self.load(), self.answers
+        # A likelihood noted while writing counts only when the whole text is the answer, nothing stripped from it.
+        known = [done.likelihood if c.answer == done.text else None for c, _, done in judged]
+        missing = [i for i, likelihood in enumerate(known) if likelihood is None]
+        pairs = [(judged[i][1], judged[i][0].answer or "") for i in missing]
+        for i, likelihood in zip(missing, model.score(pairs) if pairs else [], strict=True):
+            known[i] = likelihood
+        bare = model.score(
+            [(for_answer(c.question or "", [], stage.style, stage.separators), c.answer or "") for c, _, _ in judged]
+        )
+        return [
+            {
+                "id": candidate.id,
+                "batch": batch,
+                "nll": round(shown.nll, 6),
+                "bare_nll": round(alone.nll, 6),
+                "tokens": shown.tokens,
+            }
+            for (candidate, _, _), shown, alone in zip(judged, known, bare, strict=True)
+            if shown is not None
+        ]
+
+    def vectors(self, batch: int, candidates: Sequence[Candidate]) -> dict[str, Any]:
+        """Return the embedding of each parsed question, rounded as it is stored, so that a resumed run sees the same."""
+        step = f"{batch}/embeddings"
+        if not self.journal.done(step):
+            rows = self.embedder.embed([c.question or "" for c in candidates]) if candidates else self.pool.vectors[:0]
+            self.journal.commit(
+                step,
+                {
+                    "embeddings.f16": rows.astype("<f2").tobytes(),
+                    "embedded.jsonl": [{"id": candidate.id} for candidate in candidates],
+                },
+            )
+        stored = np.frombuffer(self.journal.content(step, "embeddings.f16"), dtype="<f2").astype(np.float32)
+        rows = stored.reshape(len(candidates), -1) if candidates else self.pool.vectors[:0]
+        return {candidate.id: row for candidate, row in zip(candidates, rows, strict=True)}
+
+    def decide(
+        self, batch: int, candidates: Sequence[Candidate], accepted: Sequence[Candidate], drops: dict[str, Drop]
+    ) -> None:
+        """Write down what was kept and what was not, and why."""
+        self.kept += accepted
+        for drop in drops.values():
+            self.funnel[drop.rule] = self.funnel.get(drop.rule, 0) + 1
+        step = f"{batch}/decided"
+        if self.journal.done(step):
+            return
+        self.journal.commit(
+            step,
+            {
+                "kept.jsonl": [candidate.to_json() for candidate in accepted],
+                "dropped.jsonl": [c.to_json() | drops[c.id].to_json() for c in candidates if c.id in drops],
+            },
+        )
+
+    def note(self, stage: Stage, asked: int, parsed: int) -> None:
+        """Watch how much of what comes back can be read, and say when the prompts change."""
+        said = stage.observe(asked, parsed)
+        if said:
+            self.watch(Event("say", {"text": said, "level": "warning"}))
+
+
+def likelihood_of(record: dict[str, Any]) -> Likelihood | None:
+    """Return the likelihood noted with a completion, where there is one."""
+    total = record["log_likelihood"]
+    return None if total is None else Likelihood(total, record["tokens"])

@@ -1,0 +1,158 @@
+"""What a run was asked for, and what a changed request makes stale."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from isara.config import changes
+from isara.errors import RunError
+from isara.rundir import read_json, write_json
+from isara.settings import Settings
+
+ARMS = ("base", "retrieved", "seeds-only")
+"""The folders of the arms that are not rounds, in order."""
+
+_FIRST_STALE = {
+    "questions": "round-1",
+    "target": "round-1",
+    "filter": "round-1",
+    "gate.min_gain": "round-1",
+    "gate.patience": "round-1",
+    "gate.generator": "round-1",
+    "gate.confidence": None,
+    "rounds": None,
+    "train": "seeds-only",
+}
+"""The first arm that a setting has a part in; all later ones follow. What is not named here decides everything."""
+
+_PACKAGES = ("torch", "transformers", "peft", "sentence-transformers", "safetensors", "numpy", "rapidfuzz", "pydantic")
+
+
+def describe(
+    name: str,
+    settings: Settings,
+    inputs: Mapping[str, Any],
+    model: Mapping[str, Any],
+    embedder: Mapping[str, Any],
+    command: Sequence[str],
+) -> dict[str, Any]:
+    """Return the manifest of a run about to start."""
+    return {
+        "isara": metadata.version("isara"),
+        "name": name,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": list(command),
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "packages": versions(),
+        "model": dict(model),
+        "embedder": dict(embedder),
+        "inputs": dict(inputs),
+        "seed": settings.seed,
+        "settings": settings.model_dump(mode="json"),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the installed versions of the packages that decide what a run computes."""
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def stale(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[list[str], str | None]:
+    """
+    Compare two manifests.
+
+    Returns sentences saying what changed, and the first arm that has to be computed again (None: nothing has to).
+    """
+    said: list[str] = []
+    first: list[str] = []
+    for what, key in (("the model", "model"), ("the embedder", "embedder")):
+        if old[key] != new[key]:
+            said.append(f"{what} is another one ({old[key].get('name')} → {new[key].get('name')}, or its files changed)")
+            first.append("base")
+    for part in ("seeds", "heldout"):
+        if hash_in(old, part) != hash_in(new, part):
+            said.append(f"the {part} samples are other ones")
+            first.append("base")
+    for change in changes(old["settings"], new["settings"]):
+        names = (change.name, change.name.split(".")[0])
+        arm = next((_FIRST_STALE[name] for name in names if name in _FIRST_STALE), "base")
+        if change.name.startswith("model.") and change.name != "model.batch_tokens" and "base" in first:
+            continue
+        if arm is not None:
+            said.append(f"{change.name}: {change.old!r} → {change.new!r}")
+            first.append(arm)
+    order = (*ARMS, "round-1")
+    return said, min(first, key=order.index) if first else None
+
+
+def hash_in(manifest: Mapping[str, Any], part: str) -> str | None:
+    """Return the hash of one of a manifest's input files."""
+    entry = manifest["inputs"].get(part)
+    return entry["sha256"] if entry else None
+
+
+def settle(run: Path, wanted: dict[str, Any], *, force: bool) -> list[str]:
+    """
+    Make a run directory ready for a manifest: new, or going on, or partly computed again.
+
+    Returns sentences for the reader. Raises RunError where something would have to be computed again and `force`
+    does not allow it.
+    """
+    path = run / "manifest.json"
+    if not path.exists():
+        strangers = [entry.name for entry in run.iterdir() if not entry.name.startswith(".")] if run.exists() else []
+        if strangers:
+            raise RunError(f"{run}: not empty, and no run of isara (found {strangers[0]}). Give another --out.")
+        write_json(path, wanted)
+        return []
+    old = read_json(path)
+    said, first = stale(old, wanted)
+    folders = later_arms(run, first)
+    kept = [arm for arm in arms_in(run) if arm not in folders]
+    if folders and not force:
+        raise RunError(
+            f"{run}: holds a run with other settings.\n"
+            + "".join(f"  {line}\n" for line in said)
+            + f"Computed again: {', '.join(folders)}. Kept: {', '.join(kept) or 'nothing'}.\n"
+            "Add --force to do that in place, or give another --out."
+        )
+    for folder in folders:
+        shutil.rmtree(run / folder)
+    if hash_in(old, "test") != hash_in(wanted, "test"):
+        for arm in arms_in(run):
+            (run / arm / "test.jsonl").unlink(missing_ok=True)
+    if old["isara"] != wanted["isara"]:
+        said.append(f"this run was begun with isara {old['isara']}; going on with {wanted['isara']}")
+    write_json(path, wanted | {"created": old["created"]})
+    return [f"Computing {', '.join(folders)} again: {'; '.join(said)}."] if folders else []
+
+
+def arms_in(run: Path) -> list[str]:
+    """Return the arms that a run directory has folders for, baselines first, rounds in order."""
+    rounds = sorted(
+        (entry.name for entry in run.glob("round-*") if entry.is_dir()), key=lambda name: int(name.split("-")[1])
+    )
+    return [*(arm for arm in ARMS if (run / arm).is_dir()), *rounds]
+
+
+def later_arms(run: Path, first: str | None) -> list[str]:
+    """Return the arms in a run directory from the first stale one on."""
+    if first is None:
+        return []
+    order = (*ARMS, "round-1")
+    place = order.index(first)
+    return [arm for arm in arms_in(run) if (order.index(arm) if arm in order else len(order)) >= place]

@@ -1,0 +1,175 @@
+"""The samples of a run as one JSON text inside the page, no larger than a page can be."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from isara.report.load import Run
+from isara.report.records import Dropped, Kept, Pair
+from isara.report.text import clip, reveal, rule_words
+
+BUDGET = 26_000_000
+"""Bytes of samples in one page; together with everything else this keeps the file below 30 MB."""
+
+TRIES = 60
+
+SCORES = (
+    "question_words",
+    "answer_words",
+    "repetition",
+    "echo",
+    "copied",
+    "rouge",
+    "cosine",
+    "heldout_rouge",
+    "heldout_cosine",
+    "confidence",
+    "gain",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The samples as text for a `<script type="application/json">`, and how many of how many they are."""
+
+    json: str
+    shown: int
+    total: int
+
+
+def embed(run: Run, budget: int = BUDGET) -> Embedded:
+    """
+    Return the samples of `run` in at most `budget` bytes.
+
+    Seeds and held-out samples come first, because parents and neighbours lead to them, then what was kept, then
+    what was dropped; where there is no room for all of these, an even share of each rule in each round.
+    """
+    given = [_given(sample, "seed") for sample in run.seeds] + [_given(sample, "heldout") for sample in run.heldout]
+    names = _score_names(run)
+    kept = {n: [_kept(row, names) for row in entry.kept] for n, entry in enumerate(run.rounds)}
+    dropped: dict[tuple[int, str], list[str]] = {}
+    for n, entry in enumerate(run.rounds):
+        for row in entry.dropped:
+            dropped.setdefault((n, row.rule), []).append(_dropped(row, names))
+    left = budget
+    rows: list[str] = []
+    for groups in ({0: given}, kept, dropped):
+        chosen = _even_share(groups, left)
+        rows += chosen
+        left -= sum(map(_size, chosen))
+    drafted = sum(len(entry.kept) + len(entry.dropped) for entry in run.rounds)
+    total = len(given) + drafted
+    head = f'"names":{_dump(names)},"rules":{_dump(_rules(run))},"shown":{len(rows)},"total":{total}'
+    return Embedded(f'{{{head},"rows":[\n' + ",\n".join(rows) + "\n]}", len(rows), total)
+
+
+def _given(sample: Pair, kind: str) -> str:
+    return _row([sample.id, kind, 0, _text(sample.question), _text(sample.answer), [[], [], []]])
+
+
+def _kept(row: Kept, names: Sequence[str]) -> str:
+    shown = _shown(row)
+    return _row([row.id, "kept", row.round, _text(row.question), _text(row.answer), shown, _values(row.scores, names)])
+
+
+def _dropped(row: Dropped, names: Sequence[str]) -> str:
+    why = [row.rule, _text(row.reason), row.score, row.threshold, row.nearest]
+    texts = [_text(row.question), _text(row.answer)]
+    return _row([row.id, "dropped", row.round, *texts, _shown(row), _values(row.scores, names), *why])
+
+
+def _shown(row: Kept | Dropped) -> list[list[str]]:
+    """Return ids of the demonstrations: for the question, for the answer, and those of which neither is known."""
+    told = {*row.question_parents, *row.answer_parents}
+    return [
+        list(row.question_parents),
+        list(row.answer_parents),
+        [parent for parent in row.parents if parent not in told],
+    ]
+
+
+def _values(scores: Mapping[str, float | None], names: Sequence[str]) -> list[float | None]:
+    return [None if (value := scores.get(name)) is None else _rounded(value) for name in names]
+
+
+def _rounded(value: float) -> float:
+    rounded = round(value, 4)
+    return int(rounded) if rounded.is_integer() else rounded
+
+
+def _score_names(run: Run) -> list[str]:
+    """Return the known scores in the order of their rules, then any others."""
+    found = {name for entry in run.rounds for row in entry.kept for name in row.scores}
+    found |= {name for entry in run.rounds for row in entry.dropped for name in row.scores}
+    return [name for name in SCORES if name in found] + sorted(found.difference(SCORES))
+
+
+def _rules(run: Run) -> dict[str, str]:
+    """Return plain words for each rule that dropped something, in the order in which they ran."""
+    order = dict.fromkeys(step.rule for entry in run.rounds if entry.facts for step in entry.facts.funnel)
+    found = {row.rule for entry in run.rounds for row in entry.dropped}
+    rules = [rule for rule in order if rule in found] + sorted(found.difference(order))
+    return {rule: rule_words(rule) for rule in rules}
+
+
+def _text(text: str | None) -> str | None:
+    return None if text is None else clip(text)
+
+
+def _row(values: list[Any]) -> str:
+    return _dump(values)
+
+
+def _dump(value: Any) -> str:
+    return script_safe(json.dumps(_revealed(value), ensure_ascii=False, allow_nan=False, separators=(",", ":")))
+
+
+def _revealed(value: Any) -> Any:
+    if isinstance(value, str):
+        return reveal(value)
+    if isinstance(value, list):
+        return [_revealed(part) for part in value]
+    if isinstance(value, dict):
+        return {reveal(key): _revealed(part) for key, part in value.items()}
+    return value
+
+
+def script_safe(text: str) -> str:
+    """Return JSON that cannot end the script element it stands in, nor be read as markup."""
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _size(row: str) -> int:
+    return len(row.encode()) + 2
+
+
+def _even_share(groups: Mapping[Any, Sequence[str]], budget: int) -> list[str]:
+    """Return all rows where they fit; else from each group every so many, so that none is left out altogether."""
+    whole = sum(_size(row) for rows in groups.values() for row in rows)
+    if whole <= budget:
+        return [row for rows in groups.values() for row in rows]
+    share = max(0, budget) / whole
+    # Each group is rounded up, so that the first share may be a little too much.
+    for _ in range(TRIES):
+        chosen = [row for rows in groups.values() for row in _spread(rows, math.ceil(len(rows) * share))]
+        if sum(map(_size, chosen)) <= budget:
+            break
+        share *= 0.95
+    return list(_while_room(chosen, budget))
+
+
+def _spread(rows: Sequence[str], wanted: int) -> list[str]:
+    return [rows[n * len(rows) // wanted] for n in range(wanted)]
+
+
+def _while_room(rows: Iterable[str], budget: int) -> Iterable[str]:
+    for row in rows:
+        budget -= _size(row)
+        if budget >= 0:
+            yield row

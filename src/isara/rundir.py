@@ -1,0 +1,215 @@
+"""The run directory: what is complete, what is not, and writing that a kill at any moment cannot spoil."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from isara.errors import RunError
+from isara.samples import read_jsonl, to_lines
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file as a whole: a reader, or a run that goes on, sees the old content or the new, never a part."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file as a whole; the content is on the disk when this returns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.writing")
+    with scratch.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a file by the JSON of a value."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Replace a file by records, one a line."""
+    write_text(path, to_lines(records))
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file of a run holds; raises RunError where it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunError(f"{path}: not here. Is this a run directory? It should hold manifest.json.") from error
+    except ValueError as error:
+        raise RunError(f"{path}: not valid JSON ({error}). Restore it, or run again with --force.") from error
+
+
+def records_in(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a JSONL file of a run; raises RunError with the line where it is damaged."""
+    try:
+        return read_jsonl(path)
+    except ValueError as error:
+        raise RunError(f"{path}: a damaged line ({error}). Restore it, or run again with --force.") from error
+
+
+def fingerprint(value: Any) -> str:
+    """Return a short hash of a JSON value, whatever the order of its keys."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+
+
+@contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """
+    Hold a run directory for this process alone; raises RunError naming the process that has it.
+
+    The lock is the kernel's and goes with the process, so one left by a killed process holds nobody up.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    path = run / ".lock"
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise RunError(f"{run}: in use by {holder}. Wait for it, or give another --out.") from error
+        file.truncate(0)
+        started = time.strftime("%Y-%m-%d %H:%M:%S")
+        file.write(f"process {os.getpid()} on {socket.gethostname()}, started {started}\n")
+        file.flush()
+        yield
+
+
+class Events:
+    """The event log: one line for each thing that happened, with the time. Nothing is decided by it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def add(self, kind: str, **data: Any) -> None:
+        """Append an event."""
+        record = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "kind": kind, **data}
+        # A line cut off by a kill is closed first, so that it cannot swallow this one.
+        torn = self.path.exists() and not ends_with_newline(self.path)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(("\n" if torn else "") + to_lines([record]))
+
+    def read(self) -> list[dict[str, Any]]:
+        """Return the events, leaving out a line that a kill cut off."""
+        events = []
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+        for line in lines:
+            try:
+                events.append(json.loads(line))
+            except ValueError:
+                continue
+        return events
+
+
+def ends_with_newline(path: Path) -> bool:
+    """Whether a file ends in a newline; an empty one does."""
+    with path.open("rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
+
+
+class Journal:
+    """
+    Files that grow together in committed steps.
+
+    A step appends records to some files, then one line to `journal.jsonl` with the length of every file. What
+    lies beyond the last such line was cut off by a kill; opening the journal takes it away.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._path = folder / "journal.jsonl"
+        self._spans: dict[str, dict[str, tuple[int, int]]] = {}
+        self._lengths: dict[str, int] = {}
+        self._open()
+
+    def _open(self) -> None:
+        whole = 0
+        for line in self._path.read_bytes().splitlines(keepends=True) if self._path.exists() else ():
+            if not line.endswith(b"\n"):
+                break
+            try:
+                entry = json.loads(line)
+            except ValueError as error:
+                raise RunError(f"{self._path}: a damaged line ({error}). Restore it, or run with --force.") from error
+            self._note(entry["step"], entry["lengths"])
+            whole += len(line)
+        if self._path.exists() and self._path.stat().st_size > whole:
+            os.truncate(self._path, whole)
+        for name, length in self._lengths.items():
+            path = self.folder / name
+            size = path.stat().st_size if path.exists() else 0
+            if size < length:
+                raise RunError(
+                    f"{path}: {size} bytes here, {length} were written. The file was changed or cut; "
+                    "restore it, or run again with --force."
+                )
+            if size > length:
+                os.truncate(path, length)
+
+    def _note(self, step: str, lengths: dict[str, int]) -> None:
+        spans = {name: (self._lengths.get(name, 0), length) for name, length in lengths.items()}
+        self._spans[step] = spans
+        self._lengths.update(lengths)
+
+    def done(self, step: str) -> bool:
+        """Whether that step was committed."""
+        return step in self._spans
+
+    def records(self, step: str, name: str) -> list[dict[str, Any]]:
+        """Return the records that a committed step appended to a file."""
+        return [json.loads(line) for line in self.content(step, name).decode("utf-8").split("\n") if line]
+
+    def content(self, step: str, name: str) -> bytes:
+        """Return the bytes that a committed step appended to a file."""
+        start, end = self._spans[step].get(name, (0, 0))
+        with (self.folder / name).open("rb") as file:
+            file.seek(start)
+            return file.read(end - start)
+
+    def commit(self, step: str, files: Mapping[str, Sequence[Mapping[str, Any]] | bytes]) -> None:
+        """Append records (or raw bytes) to files, all or nothing."""
+        lengths = {}
+        for name, added in files.items():
+            content = added if isinstance(added, bytes) else to_lines(added).encode("utf-8")
+            before = self._lengths.get(name, 0)
+            with (self.folder / name).open("ab") as file:
+                # What an earlier attempt left behind the last commit, in a file this journal did not know yet.
+                file.truncate(before)
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            lengths[name] = before + len(content)
+        with self._path.open("ab") as file:
+            file.write(to_lines([{"step": step, "lengths": lengths}]).encode("utf-8"))
+            file.flush()
+            os.fsync(file.fileno())
+        self._note(step, lengths)

@@ -1,0 +1,177 @@
+"""Every setting, with one sentence each: that sentence is the help text, the reference page and the starter file."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """A group of settings: immutable, closed to unknown names, each field documented by the sentence under it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class ModelSettings(Section):
+    """The model to teach, and the embedder that says which questions are alike."""
+
+    name: str = "smollm2-135m"
+    """A folder, a Hugging Face name, `smollm2-135m` (comes with the `demo` extra) or `scripted` (a stand-in)."""
+    revision: str | None = None
+    """Branch, tag or commit, for a model with a Hugging Face name."""
+    embedder: str = "minilm"
+    """A sentence-transformers folder or name, `minilm` (comes with the `demo` extra) or `hash` (a stand-in)."""
+    device: str = "auto"
+    """Where to compute: `auto` takes a GPU where there is one; else a torch device such as `cpu` or `cuda:1`."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Number format of the weights; `auto` is bfloat16 where the hardware multiplies it, else float32."""
+    batch_tokens: int = Field(default=16384, ge=64)
+    """Tokens held at once while generating and scoring; lower it when memory runs out."""
+
+
+class SplitSettings(Section):
+    """Which samples are held out to judge the rounds."""
+
+    heldout: float = Field(default=0.2, gt=0, lt=1)
+    """Share of the seed file held out when no held-out file is given; these are never shown or trained on."""
+    least: int = Field(default=8, ge=2)
+    """Fewest samples to hold out, whatever the share."""
+
+
+class QuestionSettings(Section):
+    """How the model is led to write new questions."""
+
+    style: Literal["text", "chat"] = "text"
+    """Demonstrations as `text` (plain few-shot lines) or `chat` (earlier turns, the next user turn left open)."""
+    demonstrations: int = Field(default=6, ge=1, le=64)
+    """Pool samples shown before the new question: an anchor and its neighbours."""
+    neighbourhood: int = Field(default=16, ge=1)
+    """The demonstrations are drawn from this many nearest neighbours of the anchor; larger is more varied."""
+    temperature: float = Field(default=0.9, ge=0, le=5)
+    """Sampling temperature; 0 always takes the most likely token, and then repeats itself."""
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    """Sample among the most likely tokens that hold this much of the probability."""
+    max_tokens: int = Field(default=48, ge=4)
+    """Longest question, in tokens."""
+
+
+class AnswerSettings(Section):
+    """How the model is led to answer them."""
+
+    style: Literal["auto", "text", "chat"] = "auto"
+    """Demonstrations as `chat` turns or plain `text`; `auto` is chat where the model has a chat template."""
+    demonstrations: int = Field(default=5, ge=0, le=64)
+    """Nearest pool samples shown before the question, the most similar last."""
+    temperature: float = Field(default=0.0, ge=0, le=5)
+    """Sampling temperature; 0 always takes the most likely token."""
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    """Sample among the most likely tokens that hold this much of the probability."""
+    max_tokens: int = Field(default=96, ge=4)
+    """Longest answer, in tokens; one that has not ended by then is dropped as truncated."""
+
+
+class TargetSettings(Section):
+    """How much each round makes."""
+
+    accepted: int = Field(default=128, ge=1)
+    """Samples each round is to accept."""
+    budget: float = Field(default=4.0, ge=1)
+    """Candidates a round may draft at most, as a multiple of `accepted`."""
+    batch: int = Field(default=64, ge=1)
+    """Candidates drafted between two savepoints."""
+    parse_floor: float = Field(default=0.5, ge=0, le=1)
+    """When a smaller share of a batch parses, the next one shows fewer demonstrations and other separators."""
+
+
+class FilterSettings(Section):
+    """What makes a generated sample worth keeping. Every rule can be replayed with another threshold."""
+
+    question_words_min: int = Field(default=3, ge=1)
+    """Fewest words in a question."""
+    question_words_max: int = Field(default=60, ge=1)
+    """Most words in a question."""
+    answer_words_min: int = Field(default=1, ge=1)
+    """Fewest words in an answer."""
+    answer_words_max: int = Field(default=200, ge=1)
+    """Most words in an answer."""
+    repetition: float = Field(default=0.3, ge=0, le=1)
+    """Largest share of an answer's word 3-grams that may be repeats of an earlier one."""
+    echo: float = Field(default=0.8, gt=0, le=1)
+    """Largest ROUGE-L between an answer and its own question."""
+    copied: float = Field(default=0.9, gt=0, le=1)
+    """Largest ROUGE-L between an answer and the answer of a demonstration it was shown."""
+    rouge: float = Field(default=0.7, gt=0, le=1)
+    """A question this close (ROUGE-L) to a seed, a pool sample or an accepted one is a near-duplicate."""
+    cosine: float = Field(default=0.95, gt=0, le=1)
+    """A question this close (cosine of embeddings) to one of those is a near-duplicate."""
+    heldout_rouge: float = Field(default=0.7, gt=0, le=1)
+    """A question this close (ROUGE-L) to a held-out one is contamination; this rule cannot be turned off."""
+    heldout_cosine: float = Field(default=0.9, gt=0, le=1)
+    """A question this close (cosine of embeddings) to a held-out one is contamination."""
+    confidence: float = Field(default=4.0, gt=0)
+    """Largest NLL per token (nats) of an answer, by the model that wrote it, with its demonstrations in view."""
+    gain: float = Field(default=-1.0)
+    """Smallest fall in NLL per token that the demonstrations must bring; negative asks for little."""
+
+
+class TrainSettings(Section):
+    """How the model is tuned on the seeds and on what a round accepted."""
+
+    method: Literal["lora", "full"] = "lora"
+    """`lora` tunes low-rank adapters on every linear layer; `full` tunes all weights."""
+    rank: int = Field(default=16, ge=1)
+    """Rank of the adapters."""
+    alpha: float = Field(default=32.0, gt=0)
+    """Scale of the adapters: their output is multiplied by alpha / rank."""
+    learning_rate: float = Field(default=2e-4, gt=0)
+    """Peak learning rate; rises over the first 10 % of the steps, then falls in a straight line to 0."""
+    batch: int = Field(default=16, ge=1)
+    """Examples in each optimiser step."""
+    epochs: float = Field(default=8.0, gt=0)
+    """Passes over the seeds; with `batch` this sets the optimiser steps, the same for the baseline and each round."""
+    seed_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of each round's training examples drawn from the seeds; the rest are generated."""
+    max_tokens: int = Field(default=512, ge=16)
+    """Longest training example in tokens, template included."""
+    overlong: Literal["refuse", "drop"] = "refuse"
+    """What to do with a longer one: `refuse` to train, or `drop` it and say so. None is ever cut."""
+    start: Literal["base", "previous"] = "base"
+    """Weights a round's training starts from: the untouched model, or the best so far."""
+    keep: Literal["best", "last"] = "best"
+    """Which weights a training leaves: those of the step where the held-out samples were likeliest, or the last."""
+    checks: int = Field(default=8, ge=1)
+    """How often a training scores the held-out samples, spread evenly over its steps."""
+    checkpoint: int = Field(default=25, ge=1)
+    """Optimiser steps between two savepoints from which a killed training goes on."""
+
+
+class GateSettings(Section):
+    """When a round counts as better, and when to stop."""
+
+    min_gain: float = Field(default=0.0, ge=0)
+    """A round is kept when it lowers the mean held-out NLL per token by more than this (nats)."""
+    patience: int = Field(default=1, ge=1)
+    """Stop after this many rounds in a row that were not kept."""
+    generator: Literal["best", "latest"] = "best"
+    """Who writes the next round: the tuned model that answers held-out questions `best` when shown
+    demonstrations, or the `latest` one kept."""
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    """Confidence level of every interval."""
+
+
+class Settings(Section):
+    """Everything that decides what a run does."""
+
+    rounds: int = Field(default=2, ge=1, le=100)
+    """Most rounds to run; it stops earlier when held-out quality stops rising."""
+    seed: int = Field(default=17, ge=0, le=2**31 - 1)
+    """Random seed; the same seed on the same machine gives the same data."""
+    model: ModelSettings = ModelSettings()
+    split: SplitSettings = SplitSettings()
+    questions: QuestionSettings = QuestionSettings()
+    answers: AnswerSettings = AnswerSettings()
+    target: TargetSettings = TargetSettings()
+    filter: FilterSettings = FilterSettings()
+    train: TrainSettings = TrainSettings()
+    gate: GateSettings = GateSettings()

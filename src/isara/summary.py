@@ -1,0 +1,226 @@
+"""What a run showed: scores, paired differences and a verdict in plain words, from the run directory alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from isara import diversity, stats
+from isara.manifest import ARMS
+from isara.rundir import Events, read_json, records_in, write_json
+
+_LABELS = {
+    "base": "the untouched model",
+    "retrieved": "the untouched model with retrieved demonstrations",
+    "seeds-only": "tuning on the seeds alone",
+}
+
+
+def summarise(run: Path) -> dict[str, Any]:
+    """
+    Return the contents of `summary.json` for a run, complete or not, and write it there.
+
+    Raises RunError where the directory holds no run, or a damaged one.
+    """
+    manifest = read_json(run / "manifest.json")
+    confidence = float(manifest["settings"]["gate"]["confidence"])
+    rounds = complete_rounds(run, int(manifest["settings"]["rounds"]))
+    arms = [arm for arm in (*ARMS, *(f"round-{r['round']}" for r in rounds)) if (run / arm / "done.json").exists()]
+    heldout = table(run, arms, "heldout.jsonl", source_of(manifest, "heldout"), rounds, confidence)
+    tested = [arm for arm in arms if (run / arm / "test.jsonl").exists()]
+    test = table(run, tested, "test.jsonl", source_of(manifest, "test"), rounds, confidence) if tested else None
+    best = best_arm(heldout, rounds)
+    finished = is_finished(arms, rounds, manifest["settings"])
+    summary = {
+        "name": manifest["name"],
+        "status": "complete" if finished else "running",
+        "model": manifest["model"]["name"],
+        "embedder": manifest["embedder"]["name"],
+        "isara": manifest["isara"],
+        "best": best,
+        "adapter": None if best in (None, "base") else f"{best}/adapter",
+        "stopped": stopped(rounds, manifest["settings"], finished=finished),
+        "verdict": verdict(heldout, test, rounds, best) if finished else ["The run is not complete yet."],
+        "heldout": heldout,
+        "test": test,
+        "rounds": rounds,
+        "generated": {
+            "candidates": sum(r["drafted"] for r in rounds),
+            "accepted": sum(r["accepted"] for r in rounds),
+        },
+        "seconds": seconds(run),
+    }
+    write_json(run / "summary.json", summary)
+    return summary
+
+
+def label(arm: str) -> str:
+    """Return what a person calls an arm."""
+    return _LABELS.get(arm, arm.replace("-", " "))
+
+
+def complete_rounds(run: Path, most: int) -> list[dict[str, Any]]:
+    """Return `round.json` of every complete round up to the last one asked for, in order."""
+    found = []
+    for number in range(1, most + 1):
+        folder = run / f"round-{number}"
+        if not (folder / "done.json").exists():
+            break
+        found.append(read_json(folder / "round.json"))
+    return found
+
+
+def source_of(manifest: Mapping[str, Any], part: str) -> str:
+    """Return where samples came from: a path, or `split` for those set aside from the seeds."""
+    entry = manifest["inputs"].get(part)
+    return str(entry["path"]) if entry else "split"
+
+
+def is_finished(arms: Sequence[str], rounds: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> bool:
+    """Whether nothing is left to do: every baseline is there, and the rounds ended."""
+    if not set(ARMS) <= set(arms):
+        return False
+    return len(rounds) >= settings["rounds"] or failures_at_end(rounds) >= settings["gate"]["patience"]
+
+
+def failures_at_end(rounds: Sequence[Mapping[str, Any]]) -> int:
+    """Return how many rounds at the end were not kept."""
+    count = 0
+    for entry in reversed(rounds):
+        if entry["kept"]:
+            break
+        count += 1
+    return count
+
+
+def stopped(rounds: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], *, finished: bool) -> str:
+    """Say why the rounds ended."""
+    if not finished:
+        return "The run has not ended."
+    failures = failures_at_end(rounds)
+    if failures >= settings["gate"]["patience"]:
+        rounds_word = "round" if failures == 1 else "rounds"
+        return f"Stopped after round {len(rounds)}: the last {failures} {rounds_word} did not help."
+    return f"All {len(rounds)} rounds asked for were run."
+
+
+def table(
+    run: Path,
+    arms: Sequence[str],
+    file: str,
+    source: str,
+    rounds: Sequence[Mapping[str, Any]],
+    confidence: float,
+) -> dict[str, Any]:
+    """Return the scores of the arms on one set of samples, and the differences that matter."""
+    values = {arm: [float(record["nll"]) for record in records_in(run / arm / file)] for arm in arms}
+    rows = []
+    for arm in arms:
+        interval = stats.mean_interval(values[arm], confidence=confidence)
+        rows.append({"arm": arm, "label": label(arm)} | asdict(interval) | {"values": values[arm]})
+    tuned = [arm for arm in arms if arm not in ("base", "retrieved")]
+    pairs = [("retrieved", "base"), *((arm, "base") for arm in tuned)]
+    for entry in rounds:
+        arm = f"round-{entry['round']}"
+        pairs += [(arm, "seeds-only"), (arm, "retrieved")]
+        pairs += [(arm, f"round-{entry['round'] - 1}")] if entry["round"] > 1 else []
+    pairs += [("seeds-only", "retrieved")]
+    return {
+        "n": len(next(iter(values.values()), [])),
+        "source": source,
+        "arms": rows,
+        "differences": [
+            difference(values, arm, against, confidence) for arm, against in pairs if arm in values and against in values
+        ],
+    }
+
+
+def difference(values: Mapping[str, Sequence[float]], arm: str, against: str, confidence: float) -> dict[str, Any]:
+    """Return a paired difference with its sentence; above zero, `arm` is better."""
+    found = stats.compare(values[against], values[arm], names=(against, arm), confidence=confidence)
+    words = stats.describe(found, arm_label=label(arm), against_label=label(against))
+    return asdict(found) | {"words": words}
+
+
+def best_arm(heldout: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the arm whose weights are the result: the lowest mean among the untouched model and what was kept."""
+    kept = {"base", "seeds-only", *(f"round-{entry['round']}" for entry in rounds if entry["kept"])}
+    rows = [row for row in heldout["arms"] if row["arm"] in kept]
+    return str(min(rows, key=lambda row: row["mean"])["arm"]) if rows else None
+
+
+def verdict(
+    heldout: Mapping[str, Any],
+    test: Mapping[str, Any] | None,
+    rounds: Sequence[Mapping[str, Any]],
+    best: str | None,
+) -> list[str]:
+    """Return plain sentences: the winner first, then how sure that is, then what to keep in mind."""
+    judged = test or heldout
+    said = [winner(judged, rounds)]
+    if best is not None and best != "base":
+        said += [words(judged, best, against) for against in ("base", "seeds-only", "retrieved") if against != best]
+    said += [keeps(best)]
+    if test is None:
+        said.append(
+            f"These {heldout['n']} held-out samples also chose the training steps and the round, so they flatter what "
+            "was tuned; give --test FILE with samples that nothing was chosen by for an unbiased figure."
+        )
+    else:
+        said.append(
+            f"These figures are from the {test['n']} test samples, by which nothing was chosen; the "
+            f"{heldout['n']} held-out samples chose the training steps and the round."
+        )
+    return [*(sentence for sentence in said if sentence), *diversity.warnings([r["diversity"] for r in rounds])]
+
+
+def winner(judged: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> str:
+    """Return the sentence that names the arm with the best mean, and says so when it is a baseline."""
+    rows = sorted(judged["arms"], key=lambda row: row["mean"])
+    first = rows[0]
+    score = f"{first['mean']:.3f} nats per token on {judged['n']} samples, lower is better"
+    if not first["arm"].startswith("round-"):
+        if first["arm"] == "seeds-only":
+            tail = "no round of the loop was better."
+        elif first["arm"] == "retrieved":
+            tail = "no tuning was better than showing the seeds to the model at every question."
+        else:
+            tail = "nothing that was tried was better."
+        return f"A baseline wins: {first['label']} ({score}); {tail}"
+    rival = next(row for row in rows[1:] if not row["arm"].startswith("round-"))
+    found = find(judged, first["arm"], rival["arm"])
+    if found is None or found["low"] is None or found["low"] <= 0:
+        return (
+            f"{first['label'].capitalize()} has the best mean ({score}), but {judged['n']} samples cannot tell it from "
+            f"the best baseline, {rival['label']} ({rival['mean']:.3f})."
+        )
+    return f"{first['label'].capitalize()} wins ({score}): better than every baseline, the best of which is {rival['label']} ({rival['mean']:.3f})."
+
+
+def find(judged: Mapping[str, Any], arm: str, against: str) -> dict[str, Any] | None:
+    """Return the difference of two arms, where it was computed."""
+    return next((d for d in judged["differences"] if d["arm"] == arm and d["against"] == against), None)
+
+
+def words(judged: Mapping[str, Any], arm: str, against: str) -> str:
+    """Return the sentence of a difference, where it was computed."""
+    found = find(judged, arm, against)
+    return str(found["words"]) if found else ""
+
+
+def keeps(best: str | None) -> str:
+    """Say which weights are the result."""
+    if best in (None, "base"):
+        return "The result is the untouched model: no tuned weights were better on the held-out samples."
+    return f"The result is {label(str(best))}: its weights are in {best}/adapter."
+
+
+def seconds(run: Path) -> dict[str, Any]:
+    """Return how long each stage took, added up over every time the run was started."""
+    by_stage: dict[str, float] = {}
+    for event in Events(run / "events.jsonl").read():
+        if event.get("kind") == "stage":
+            by_stage[event["name"]] = round(by_stage.get(event["name"], 0.0) + event["seconds"], 2)
+    return {"total": round(sum(by_stage.values()), 2), "by_stage": by_stage}

@@ -51,21 +51,14 @@ HOSTILE = (
     "مرحبا، كيف أخبز الخبز؟ 👩‍🍳 \u200bzero",
     "x" * 600,
 )
-RULES = (
-    "parse",
-    "truncated",
-    "question_words",
-    "repetition",
-    "echo",
-    "copied",
-    "rouge",
-    "cosine",
-    "heldout_rouge",
-    "confidence",
-    "gain",
-)
+RULES = ("parse", "question_words", "heldout_rouge", "heldout_cosine", "rouge", "cosine", "no_answer", "truncated")
+RULES += ("answer_words", "repetition", "echo", "copied", "confidence", "gain", "surplus")
 ARMS = ("base", "retrieved", "seeds-only")
-LABELS = {"base": "base model", "retrieved": "base with demonstrations", "seeds-only": "tuned on the seeds alone"}
+LABELS = {
+    "base": "the untouched model",
+    "retrieved": "the untouched model with retrieved demonstrations",
+    "seeds-only": "tuning on the seeds alone",
+}
 SHIFT = {"base": 0.0, "retrieved": 0.22, "seeds-only": 0.44, "round-1": 0.5, "round-2": 0.34}
 VARIETY = {"distinct_1": 0.41, "distinct_2": 0.74, "distinct_3": 0.86, "self_bleu": 0.28, "spread": 0.62}
 VARIETY |= {"to_seeds": 0.31, "copy_rate": 0.0, "question_words": 9.8, "answer_words": 17.5}
@@ -92,7 +85,9 @@ def build_run(
     """Write a finished run into `folder` and return it; `words` makes answers that many times as long."""
     rng = random.Random(7)
     samples = {
-        kind: [{"id": f"{kind}-{n}", **_pair(rng), "round": 0, "parents": []} for n in range(1, size + 1)]
+        kind: [
+            {"id": f"{kind.removesuffix('s')}-{n}", **_pair(rng), "round": 0, "parents": []} for n in range(1, size + 1)
+        ]
         for kind, size in (("seeds", seeds), ("heldout", heldout), ("test", test))
     }
     for kind, rows in samples.items():

@@ -4,7 +4,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isara import config
@@ -254,10 +254,11 @@ def test_the_starter_file_names_every_setting_under_its_sentence():
 
 
 @given(st.text(st.characters(codec="utf-8")), st.floats(1e-300, 1e9), st.integers(0, 2**31 - 1))
+@settings(max_examples=40, deadline=None)
 def test_any_settings_survive_the_starter_file(name, alpha, seed):
-    settings = Settings(seed=seed, model=ModelSettings(name=name, revision=name), train=TrainSettings(alpha=alpha))
-    table = tomllib.loads(config.starter(settings))
-    assert Settings.model_validate(table, strict=True) == settings
+    unusual = Settings(seed=seed, model=ModelSettings(name=name, revision=name), train=TrainSettings(alpha=alpha))
+    table = tomllib.loads(config.starter(unusual))
+    assert Settings.model_validate(table, strict=True) == unusual
 
 
 def test_the_reference_has_every_setting_with_default_type_and_sentence():
@@ -292,3 +293,12 @@ def test_changes_tell_of_settings_that_one_side_does_not_have():
         Change("a.b", 1, None),
         Change("a.d", None, 3),
     ]
+
+
+def test_recorded_settings_take_overrides_and_explain_mistakes_as_a_file_does():
+    recorded = Settings(rounds=5).model_dump()
+    loaded = config.load_over(recorded, ["filter.rouge=0.5"])
+    assert (loaded.rounds, loaded.filter.rouge, loaded.model.revision) == (5, 0.5, None)
+    assert recorded == Settings(rounds=5).model_dump()
+    with pytest.raises(SettingsError, match=r"--set: filter\.rouge: expected a number above 0 and at most 1, found 2"):
+        config.load_over(recorded, ["filter.rouge=2"])

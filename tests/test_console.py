@@ -84,6 +84,16 @@ def test_stages_that_take_turns_begin_and_end_once():
     ]
 
 
+def test_a_stage_found_complete_says_so():
+    def tell(watch, clock):
+        watch(Event("plan", PLAN))
+        watch(Event("stage", {"name": "q1"}))
+        watch(Event("revise", {"name": "q1", "units": 0}))
+        watch(Event("finish", {"name": "q1"}))
+
+    assert plain(tell) == ["round 1: questions: started", "round 1: questions: nothing to do"]
+
+
 def test_sentences_are_written_as_they_come():
     def tell(watch, clock):
         watch(Event("resumed", {"text": "Going on after round 1."}))

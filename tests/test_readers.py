@@ -194,6 +194,21 @@ def test_the_named_fields_win(tmp_path):
     assert pairs_of(read(tmp_path, "s.csv", "a;b\n1;2\n", question_field="a", answer_field="b")) == [("1", "2")]
 
 
+def test_a_name_spelt_exactly_wins_over_one_that_only_matches():
+    assert pairs_of(from_records([{"question": "q", "QUESTION": "x", "answer": "a"}])) == [("q", "a")]
+    assert pairs_of(from_records([{"instruction": "q", "input": "a"}], answer_field="input")) == [("q", "a")]
+
+
+def test_a_list_of_conversations_may_be_called_conversations(tmp_path):
+    chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    wrapped = {"conversations": [{"messages": chat}, {"messages": chat}]}
+    assert pairs_of(read(tmp_path, "s.json", json.dumps(wrapped))) == [("q", "a")] * 2
+
+
+def test_byte_order_marks_between_joined_files_do_no_harm(tmp_path):
+    assert len(read(tmp_path, "s.jsonl", GOOD.encode("utf-8-sig") * 2)) == 2
+
+
 def test_ids_number_the_samples_and_not_the_lines(tmp_path):
     samples = read(tmp_path, "s.jsonl", '\n{"question":"a","answer":"b"}\n\n{"question":"c","answer":"d"}', prefix="h")
     assert [sample.id for sample in samples] == ["h-1", "h-2"]
@@ -315,6 +330,11 @@ def test_the_message_shows_fifty_mistakes_and_the_error_holds_them_all(tmp_path)
             "s.json",
             b'{"v": 1, "data":\n[{"question": "a", "answer": "b"},\n{"question": "", "answer": "b"}]}',
             ["s.json:3: 'question' is empty. Write it, or remove the sample."],
+        ),
+        (
+            "s.json",
+            b'[\n{"question": "a", "answer": 1},\n{"question": "a" "answer": "b"},\n' + GOOD.encode() + b"]",
+            [f"s.json:3: not JSON: Expecting ',' delimiter at column 18. {ONE_EACH}"],
         ),
         (
             "s.json",
@@ -500,11 +520,19 @@ def test_rows_of_a_parquet_file_are_named(tmp_path):
     )
 
 
+def test_a_path_into_a_folder_is_no_dataset_of_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    with pytest.raises(InputError, match="data/seeds: no such file"):
+        read_seeds("data/seeds")
+
+
 def test_a_saved_dataset_is_read_one_split_at_a_time(tmp_path):
     datasets = pytest.importorskip("datasets")
-    train = datasets.Dataset.from_list([{"question": "a", "answer": "b", "n": 1}])
+    chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    train = datasets.Dataset.from_list([{"messages": chat, "n": 1}])
     test = datasets.Dataset.from_list([{"question": "c", "answer": "d", "n": 2}])
-    train.save_to_disk(tmp_path / "single")
+    train.with_format("numpy").save_to_disk(tmp_path / "single")
     datasets.DatasetDict(train=train, test=test).save_to_disk(tmp_path / "both")
     datasets.DatasetDict(valid=test).save_to_disk(tmp_path / "named")
     assert pairs_of(read_seeds(tmp_path / "single")) == pairs_of(read_seeds(f"{tmp_path}/both:train")) == [("a", "b")]

@@ -69,7 +69,7 @@ class Tags(HTMLParser):
 
 
 def test_the_verdict_stands_on_top_unchanged(finished, page):
-    assert f"<h1>{VERDICT[0]}</h1>" in page
+    assert re.search("<h1[^>]*>([^<]*)</h1>", page)[1] == VERDICT[0]
     short = (finished / "report.md").read_text(encoding="utf-8")
     for sentence in VERDICT:
         assert sentence in words_in(page)
@@ -157,7 +157,7 @@ def test_all_samples_are_embedded_with_parents_reason_and_scores(finished, page)
             row = rows[dropped["id"]]
             assert row[5] == [[], [], dropped["parents"]]
             assert row[7:] == [dropped[key] for key in ("rule", "reason", "score", "threshold", "nearest")]
-    assert {row[0] for row in rows.values() if row[1] == "seed"} == {f"seeds-{n}" for n in range(1, 41)}
+    assert {row[0] for row in rows.values() if row[1] == "seed"} == {f"seed-{n}" for n in range(1, 41)}
 
 
 def test_nothing_in_the_page_runs_or_loads_but_our_own(page):
@@ -235,11 +235,28 @@ def test_a_run_in_progress_shows_what_there_is(run):
     paths = write_report(run)
     page = paths.html.read_text(encoding="utf-8")
     assert "This run has no result yet." in page
-    assert "round 2: not complete." in page
+    assert "Round 2: not complete." in page
     assert "In progress:" in page
-    assert re.search(r"base model \d\.\d{3} –$", rows_of(page, "scores")[0])
+    assert re.search(r"The untouched model \d\.\d{3} –$", rows_of(page, "scores")[0])
     assert "Round 2: in progress" in paths.markdown.read_text(encoding="utf-8")
     assert any(row[2] == 2 for row in samples_in(page)["rows"])
+
+
+def test_a_summary_of_an_unfinished_run_is_no_result(run):
+    summary = read_object(run / "summary.json") | {"status": "running", "best": "base", "verdict": ["Not yet."]}
+    write_object(run / "summary.json", summary)
+    (run / "round-2" / "done.json").unlink()
+    page = html_of(run)
+    assert "This run has no result yet." in page
+    assert "the result</span>" not in page
+    assert "Round 2: not complete." in page
+    write_object(run / "summary.json", summary | {"best": None, "heldout": {"n": 0, "arms": []}, "rounds": []})
+    assert "This run has no result yet." in html_of(run)
+
+
+def test_folders_that_a_finished_run_passes_over_are_left_out(run):
+    shutil.copytree(run / "round-2", run / "round-3")
+    assert "Round 3" not in html_of(run)
 
 
 def test_a_run_that_only_just_began_has_a_report(run):
@@ -249,7 +266,7 @@ def test_a_run_that_only_just_began_has_a_report(run):
         elif entry.name != "manifest.json":
             entry.unlink()
     page = html_of(run)
-    assert "base model: not started." in page
+    assert "The untouched model: not started." in page
     assert "No round has started." in page
 
 

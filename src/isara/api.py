@@ -92,9 +92,7 @@ def align(
         for sentence in manifest.settle(folder, wanted, force=force):
             watch(Event("say", {"text": sentence, "level": "warning"}))
         loop.run_loop(
-            loop.Run(
-                folder, chosen, made.model, made.embedder, made.trainer, learned, judged, samples["test"], watch
-            )
+            loop.Run(folder, chosen, made.model, made.embedder, made.trainer, learned, judged, samples["test"], watch)
         )
         found = summary.summarise(folder)
         write_report(folder)
@@ -159,9 +157,7 @@ def choose_backend(settings: Settings) -> Backend:
     if name == "scripted":
         from isara.testing import HashEmbedder, ScriptedModel, ScriptedTrainer
 
-        return Backend(
-            ScriptedModel(), HashEmbedder(), ScriptedTrainer(), {"name": "scripted"}, {"name": "hash"}
-        )
+        return Backend(ScriptedModel(), HashEmbedder(), ScriptedTrainer(), {"name": "scripted"}, {"name": "hash"})
     return real_backend(settings)
 
 
@@ -179,9 +175,7 @@ def real_backend(settings: Settings) -> Backend:
         ) from error
     wanted = settings.model
     checkpoint = locate(wanted.name, wanted.revision)
-    model = TransformersModel(
-        checkpoint, device=wanted.device, dtype=wanted.dtype, batch_tokens=wanted.batch_tokens
-    )
+    model = TransformersModel(checkpoint, device=wanted.device, dtype=wanted.dtype, batch_tokens=wanted.batch_tokens)
     if wanted.embedder == "hash":
         from isara.testing import HashEmbedder
 

@@ -311,8 +311,9 @@ def stop(number: int, frame: FrameType | None) -> None:
 
 def main() -> None:
     """Run the command line; every error that isara raises on purpose becomes one message and an exit code."""
-    # Nothing here may wait for a hub: a name that has to be fetched is fetched by an explicit call.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Threads that spin while they wait for each other crawl as soon as anything else runs on the machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)

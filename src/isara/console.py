@@ -228,6 +228,8 @@ class _State:
                 if self._open.get(name):
                     self._turn_to(name)
                     self._open[name] = False
+                    if not self._units[name]:
+                        return "nothing to do"
                     return f"finished in {duration(self._plan.seconds(name))}"
             return ""
 

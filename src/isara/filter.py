@@ -219,7 +219,9 @@ def alike(name: str, threshold: float, others: Neighbours, what: str) -> Rule:
         candidate.scores[name] = score
         if score < threshold:
             return None
-        return Drop(name, f"{measure} {score:.2f} with {what} ({nearest}), limit {threshold:g}", score, threshold, nearest)
+        return Drop(
+            name, f"{measure} {score:.2f} with {what} ({nearest}), limit {threshold:g}", score, threshold, nearest
+        )
 
     return rule
 

@@ -67,9 +67,7 @@ class Stage:
             return None
         self.level += 1
         labels = f" and {self.separators.question!r} labels" if self.style == "text" else ""
-        said = (
-            f"Only {parsed} of {asked} {self.name}s could be read; from now on {self.shown} demonstrations{labels}."
-        )
+        said = f"Only {parsed} of {asked} {self.name}s could be read; from now on {self.shown} demonstrations{labels}."
         self.adapted.append(said)
         return said
 
@@ -134,18 +132,16 @@ class Draft:
         drafted = batch = 0
         while len(self.kept) < target.accepted and drafted < budget:
             size = min(target.batch, budget - drafted)
-            candidates = [
-                Candidate(f"r{self.number}-{drafted + i + 1:05d}", self.number) for i in range(size)
-            ]
+            candidates = [Candidate(f"r{self.number}-{drafted + i + 1:05d}", self.number) for i in range(size)]
             self.batch(batch, drafted, candidates)
             drafted += size
             batch += 1
-            self.watch(Event("progress", {"name": f"draft-{self.number}", "done": min(len(self.kept), target.accepted)}))
+            self.watch(
+                Event("progress", {"name": f"draft-{self.number}", "done": min(len(self.kept), target.accepted)})
+            )
         vectors = [candidate.vector for candidate in self.kept if candidate.vector is not None]
         return Drafted(
-            kept=[
-                Sample(c.id, c.question or "", c.answer or "", self.number, c.parents) for c in self.kept
-            ],
+            kept=[Sample(c.id, c.question or "", c.answer or "", self.number, c.parents) for c in self.kept],
             vectors=np.stack(vectors) if vectors else self.pool.vectors[:0],
             funnel=self.funnel,
             drafted=drafted,
@@ -168,7 +164,7 @@ class Draft:
         asked = [c for c in candidates if c.id not in drops]
         self.answer(batch, asked)
         room = self.settings.target.accepted - len(self.kept)
-        accepted = []
+        accepted: list[Candidate] = []
         for candidate in asked:
             drop = self.sieve.answer(candidate)
             if drop is None and len(accepted) >= room:
@@ -200,9 +196,7 @@ class Draft:
         """Let the model answer each candidate's question, and score how sure it was."""
         stage = self.answers
         settings = self.settings.answers
-        shown = [
-            self.pool.for_answer(c.vector, stage.shown) if c.vector is not None else [] for c in candidates
-        ]
+        shown = [self.pool.for_answer(c.vector, stage.shown) if c.vector is not None else [] for c in candidates]
         prompts = [
             for_answer(c.question or "", few, stage.style, stage.separators)
             for c, few in zip(candidates, shown, strict=True)
@@ -311,7 +305,7 @@ class Draft:
         ]
 
     def vectors(self, batch: int, candidates: Sequence[Candidate]) -> dict[str, Any]:
-        """Return the embedding of each parsed question, rounded as it is stored, so that a resumed run sees the same."""
+        """Return the embedding of each parsed question, rounded as it is stored: a resumed run sees the same."""
         step = f"{batch}/embeddings"
         if not self.journal.done(step):
             rows = self.embedder.embed([c.question or "" for c in candidates]) if candidates else self.pool.vectors[:0]

@@ -95,7 +95,7 @@ class Judge:
         self, model: Model, samples: Sequence[Sample], vectors: Vectors, *, retrieved: bool
     ) -> list[dict[str, Any]]:
         """Return each sample's reference answer beside the model's own most likely one."""
-        text = retrieved and self.style == "text" or not self.chat
+        text = (retrieved and self.style == "text") or not self.chat
         stops = answer_stops("text" if text else "chat", SEPARATORS[0])
         completions = model.complete(
             self.prompts(samples, vectors, shown=retrieved),

@@ -65,9 +65,7 @@ def walk(
     record = known[name]
     parents = roles(record)
     repeated = name in seen and bool(parents)
-    yield Ancestor(
-        depth, role, name, record["question"] or "", record["answer"] or "", record["origin"], repeated
-    )
+    yield Ancestor(depth, role, name, record["question"] or "", record["answer"] or "", record["origin"], repeated)
     if repeated:
         return
     seen.add(name)

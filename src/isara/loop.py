@@ -95,7 +95,8 @@ def run_loop(run: Run) -> None:
 
 def rounds(run: Run) -> None:
     """Run rounds until the last allowed one, or until `gate.patience` of them in a row did not help."""
-    pool, accepted, kept_arms, failures = run.pool, [], ["seeds-only"], 0
+    pool, kept_arms, failures = run.pool, ["seeds-only"], 0
+    accepted: list[Sample] = []
     for number in range(1, run.settings.rounds + 1):
         arm = f"round-{number}"
         generator = choose_generator(run, kept_arms)
@@ -302,9 +303,7 @@ def judge_arm(run: Run, arm: str, *, finish: bool = True) -> None:
         write_json(folder / "done.json", {"arm": arm})
 
 
-def finish_round(
-    run: Run, number: int, generator: str, drafted: Drafted, pool: Pool, *, kept: bool, why: str
-) -> None:
+def finish_round(run: Run, number: int, generator: str, drafted: Drafted, pool: Pool, *, kept: bool, why: str) -> None:
     """Write what a round came to; its completion marker last."""
     folder = run.folder / f"round-{number}"
     if (folder / "done.json").exists():

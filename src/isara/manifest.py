@@ -81,15 +81,16 @@ def stale(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[list[str], st
     first: list[str] = []
     for what, key in (("the model", "model"), ("the embedder", "embedder")):
         if old[key] != new[key]:
-            said.append(f"{what} is another one ({old[key].get('name')} → {new[key].get('name')}, or its files changed)")
+            names = f"{old[key].get('name')} → {new[key].get('name')}"
+            said.append(f"{what} is another one ({names}, or its files changed)")
             first.append("base")
     for part in ("seeds", "heldout"):
         if hash_in(old, part) != hash_in(new, part):
             said.append(f"the {part} samples are other ones")
             first.append("base")
     for change in changes(old["settings"], new["settings"]):
-        names = (change.name, change.name.split(".")[0])
-        arm = next((_FIRST_STALE[name] for name in names if name in _FIRST_STALE), "base")
+        scopes = (change.name, change.name.split(".")[0])
+        arm = next((_FIRST_STALE[name] for name in scopes if name in _FIRST_STALE), "base")
         if change.name.startswith("model.") and change.name != "model.batch_tokens" and "base" in first:
             continue
         if arm is not None:

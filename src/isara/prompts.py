@@ -47,9 +47,7 @@ def for_answer(question: str, demonstrations: Sequence[Sample], style: Style, se
 def exchanges(demonstrations: Sequence[Sample]) -> tuple[Turn, ...]:
     """Return demonstrations as earlier turns of a conversation."""
     return tuple(
-        turn
-        for sample in demonstrations
-        for turn in (Turn("user", sample.question), Turn("assistant", sample.answer))
+        turn for sample in demonstrations for turn in (Turn("user", sample.question), Turn("assistant", sample.answer))
     )
 
 

@@ -89,8 +89,9 @@ def write_question(rng: random.Random, scene: Scene, memory: Sequence[str]) -> s
 def _fresh(rng: random.Random, shown: Sequence[str]) -> str:
     """Exchange most of the telling words of one question for those of others, and add a circumstance."""
     first, other = rng.choice(shown), rng.choice(shown)
-    words = _exchanged(rng, _words(first), shown, 0.7)
-    words += [rng.choice(_LINKS), *_piece(rng, other, 3)] if rng.random() < 0.4 else []
+    # cut, as questions made of questions would otherwise grow from round to round
+    words = _exchanged(rng, _words(first)[:9], shown, 0.7)
+    words += [rng.choice(_LINKS), *_piece(rng, other, 3)] if rng.random() < 0.3 else []
     return " ".join([*words, rng.choice(_SETTINGS)]) + _end(first)
 
 
@@ -169,7 +170,7 @@ def judge(scene: Scene, completion: str, strength: float) -> float:
         seen = set(tokens(" ".join(f"{question} {answer}" for question, answer in scene.demonstrations)))
         led_astray = noise("astray", completion) < 0.02
         likeness = len(words & seen) / max(1, len(words))
-        nll += 1.3 if led_astray else -(0.1 + 0.8 * likeness) * (1 - 0.6 * strength)
+        nll += 1.3 if led_astray else -(0.05 + 0.25 * likeness) * (1 - 0.6 * strength)
     nll -= strength * (0.6 + 0.6 * noise("affinity", completion))
     nll += 0.1 * (noise("training", strength, completion) - 0.5) if strength else 0.0
     return min(3.98, max(0.52, nll))

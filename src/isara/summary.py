@@ -82,7 +82,7 @@ def is_finished(arms: Sequence[str], rounds: Sequence[Mapping[str, Any]], settin
     """Whether nothing is left to do: every baseline is there, and the rounds ended."""
     if not set(ARMS) <= set(arms):
         return False
-    return len(rounds) >= settings["rounds"] or failures_at_end(rounds) >= settings["gate"]["patience"]
+    return len(rounds) >= int(settings["rounds"]) or failures_at_end(rounds) >= int(settings["gate"]["patience"])
 
 
 def failures_at_end(rounds: Sequence[Mapping[str, Any]]) -> int:
@@ -132,7 +132,9 @@ def table(
         "source": source,
         "arms": rows,
         "differences": [
-            difference(values, arm, against, confidence) for arm, against in pairs if arm in values and against in values
+            difference(values, arm, against, confidence)
+            for arm, against in pairs
+            if arm in values and against in values
         ],
     }
 
@@ -196,7 +198,8 @@ def winner(judged: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> st
             f"{first['label'].capitalize()} has the best mean ({score}), but {judged['n']} samples cannot tell it from "
             f"the best baseline, {rival['label']} ({rival['mean']:.3f})."
         )
-    return f"{first['label'].capitalize()} wins ({score}): better than every baseline, the best of which is {rival['label']} ({rival['mean']:.3f})."
+    second = f"{rival['label']} ({rival['mean']:.3f})"
+    return f"{first['label'].capitalize()} wins ({score}): better than every baseline, the best of which is {second}."
 
 
 def find(judged: Mapping[str, Any], arm: str, against: str) -> dict[str, Any] | None:

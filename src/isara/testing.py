@@ -159,11 +159,8 @@ class ScriptedTrainer:
     words no longer helps.
     """
 
-    def __init__(
-        self, model: ScriptedModel | None = None, *, steps: int = 12, checks: int = 4, delay: float = 0.0
-    ) -> None:
+    def __init__(self, model: ScriptedModel | None = None, *, checks: int = 4, delay: float = 0.0) -> None:
         self.model = model or ScriptedModel()
-        self.steps = steps
         self.checks = checks
         self.delay = delay
         """Seconds each step takes, for a test that wants to interrupt it."""
@@ -173,6 +170,7 @@ class ScriptedTrainer:
         examples: Sequence[Example],
         heldout: Sequence[Example],
         *,
+        steps: int,
         start: Path | None,
         out: Path,
         seed: int,
@@ -181,22 +179,23 @@ class ScriptedTrainer:
         """Leave `scripted.json` in the folder `out`: the same for the same arguments, and either whole or not there."""
         before = _strength_in(start) if start else 0.0
         learned = _learned(examples, seed)
-        reached = [before + (1 - before) * learned * _ramp(step / self.steps) for step in range(1, self.steps + 1)]
+        shares = [_ramp(step / steps) for step in range(1, steps + 1)]
+        reached = [round(before + (1 - before) * learned * share, 6) for share in shares]
         pairs = [(example.prompt, example.completion) for example in heldout]
         curve = []
-        best, lowest = self.steps, math.inf
+        best, lowest = steps, math.inf
         for done, strength in enumerate(reached, start=1):
             time.sleep(self.delay)
             scored = None
-            if pairs and done * self.checks // self.steps > (done - 1) * self.checks // self.steps:
+            if pairs and done * self.checks // steps > (done - 1) * self.checks // steps:
                 scored = tuple(each.nll for each in self.model.tuned(strength).score(pairs))
                 if sum(scored) < lowest:
                     best, lowest = done, sum(scored)
-            loss = 2.4 - 1.6 * done / self.steps + 0.1 * noise("loss", seed, done)
-            curve.append(Step(done, self.steps, loss, scored))
+            loss = 2.4 - 1.6 * done / steps + 0.1 * noise("loss", seed, done)
+            curve.append(Step(done, steps, loss, scored))
             watch(curve[-1])
-        write_json(out / "scripted.json", {"examples": len(examples), "strength": round(reached[best - 1], 6)})
-        return Trained(self.steps, best, tuple(curve))
+        write_json(out / "scripted.json", {"examples": len(examples), "strength": reached[best - 1]})
+        return Trained(steps, best, tuple(curve))
 
     def lengths(self, examples: Sequence[Example]) -> list[int]:
         """Return the words and punctuation marks of each example, and one for the end of the turn."""

@@ -58,10 +58,12 @@ class AdaptedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the frozen layer's output plus the low-rank term."""
         flat = x.reshape(-1, x.shape[-1])
-        out = _LowRank.apply(flat, self.frozen.weight, self.a.to(x.dtype), self.b.to(x.dtype), self.scale)
+        out: Tensor = _LowRank.apply(  # type: ignore[no-untyped-call]
+            flat, self.frozen.weight, self.a.to(x.dtype), self.b.to(x.dtype), self.scale
+        )
         if self.frozen.bias is not None:
             out = out + self.frozen.bias
-        return out.view(*x.shape[:-1], -1)  # type: ignore[no-any-return]
+        return out.view(*x.shape[:-1], -1)
 
 
 def adapt(network: Any, rank: int, alpha: float, seed: int) -> dict[str, AdaptedLinear]:
@@ -109,9 +111,10 @@ def load_state(adapted: dict[str, AdaptedLinear], state: dict[str, Tensor]) -> N
 def read_state(folder: Path) -> dict[str, Tensor]:
     """Return the factors in an adapter folder."""
     try:
-        return load_file(folder / "adapter_model.safetensors")
+        state: dict[str, Tensor] = load_file(folder / "adapter_model.safetensors")
     except (OSError, ValueError) as error:
         raise BackendError(f"{folder}: no readable adapter here ({error}).") from error
+    return state
 
 
 def write_adapter(folder: Path, state: dict[str, Tensor], *, base: str, rank: int, alpha: float) -> None:

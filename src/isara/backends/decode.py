@@ -61,9 +61,7 @@ def decode(
                 layout.keep(kept)
                 chosen, going = chosen[kept], [going[place] for place in alive]
         positions = layout.decode_step()
-        logits = network(
-            input_ids=chosen[None, :], position_ids=positions, use_cache=False, layout=layout
-        ).logits[0]
+        logits = network(input_ids=chosen[None, :], position_ids=positions, use_cache=False, layout=layout).logits[0]
         layout.grew()
     return [completion_of(lane, to_text) for lane in lanes]
 
@@ -97,7 +95,9 @@ def completion_of(lane: Lane, to_text: Callable[..., str]) -> Completion:
 
 def uniforms(lanes: Sequence[Lane], count: int) -> Tensor:
     """Return each lane's random numbers in [0, 1), shape (lanes, count), from its own seed."""
-    rows = [torch.rand(count, generator=torch.Generator().manual_seed(lane.seed), dtype=torch.float64) for lane in lanes]
+    rows = [
+        torch.rand(count, generator=torch.Generator().manual_seed(lane.seed), dtype=torch.float64) for lane in lanes
+    ]
     return torch.stack(rows)
 
 

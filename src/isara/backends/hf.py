@@ -49,7 +49,9 @@ def load_network(folder: Path, device: torch.device, dtype: torch.dtype) -> Netw
                 folder, dtype=dtype, attn_implementation=IMPLEMENTATION, use_safetensors=True, local_files_only=True
             )
     except (OSError, ValueError, KeyError) as error:
-        raise BackendError(f"{folder}: not a causal language model that transformers can load here ({error}).") from error
+        raise BackendError(
+            f"{folder}: not a causal language model that transformers can load here ({error})."
+        ) from error
     return network.to(device).eval()
 
 
@@ -120,9 +122,7 @@ class TransformersModel:
 
     def complete(self, prompts: Sequence[Prompt], sampling: Sampling, *, seeds: Sequence[int]) -> list[Completion]:
         """Return one completion for each prompt, in order; each has its own random seed, whatever its neighbours."""
-        lanes = [
-            Lane(self.encoder.prompt(prompt), seed) for prompt, seed in zip(prompts, seeds, strict=True)
-        ]
+        lanes = [Lane(self.encoder.prompt(prompt), seed) for prompt, seed in zip(prompts, seeds, strict=True)]
         ends = self.ends()
         done: list[Completion | None] = [None] * len(lanes)
         sizes = [len(lane.prompt) + sampling.max_tokens for lane in lanes]
@@ -192,7 +192,7 @@ def score_encoded(
         with torch.inference_mode():
             logs = completion_logs(network, [pairs[i] for i in members])
         counts = [len(pairs[i][1]) for i in members]
-        for i, part in zip(members, logs.double().cpu().split(counts), strict=True):
+        for i, part in zip(members, torch.split(logs.double().cpu(), counts), strict=True):
             scored[i] = Likelihood(float(part.sum()), len(part))
     return scored
 
@@ -217,6 +217,6 @@ def completion_logs(network: Network, pairs: Sequence[tuple[list[int], list[int]
     targets = torch.tensor([token for _, completion in pairs for token in completion], device=device)
     parts = [
         torch.log_softmax(some.float(), -1).gather(1, wanted[:, None])[:, 0]
-        for some, wanted in zip(logits.split(512), targets.split(512), strict=True)
+        for some, wanted in zip(torch.split(logits, 512), torch.split(targets, 512), strict=True)
     ]
     return torch.cat(parts)

@@ -95,7 +95,11 @@ def take_apart(render: Callable[..., str], bos: str) -> Template:
     assistant_open = opened[len(user_close) :]
     pieces = Template(head, user_open, user_close, assistant_open, assistant_close)
     faithful = lead.endswith(user_open) and between == user_close + assistant_open
-    return Template(head, user_open, user_close, assistant_open, assistant_close, faithful=faithful) if not faithful else pieces
+    return (
+        Template(head, user_open, user_close, assistant_open, assistant_close, faithful=faithful)
+        if not faithful
+        else pieces
+    )
 
 
 class Encoder:

@@ -128,7 +128,7 @@ class Weights:
         """Return the tensors in training, by the names they are saved under."""
         if not self.lora:
             return dict(self.network.named_parameters())
-        named = {}
+        named: dict[str, Tensor] = {}
         for name, layer in self.adapted.items():
             named[f"base_model.model.{name}.lora_A.weight"] = layer.a
             named[f"base_model.model.{name}.lora_B.weight"] = layer.b
@@ -161,7 +161,7 @@ class Weights:
         most = max(self.trainer.settings.max_tokens, 4096)
         for group in grouped([len(prompt) + len(completion) for prompt, completion in batch], most):
             part = packed_loss(self.network, [batch[i] for i in group], total)
-            part.backward()
+            torch.autograd.backward(part)
             loss += float(part.detach())
         torch.nn.utils.clip_grad_norm_(self.trainable(), 1.0)
         optimiser.step()
@@ -268,7 +268,8 @@ def packed_loss(network: Any, batch: Sequence[Pair], total: int) -> Tensor:
         layout=layout,
     ).logits[0]
     targets = torch.tensor([token for _, completion in batch for token in completion], device=device)
-    return _AnswerLoss.apply(logits, targets, total)  # type: ignore[no-any-return]
+    loss: Tensor = _AnswerLoss.apply(logits, targets, total)  # type: ignore[no-untyped-call]
+    return loss
 
 
 def draw_order(weights: Sequence[float], count: int, seed: int) -> list[int]:

@@ -66,17 +66,19 @@ def svg(content: str, *, height: int, title: str = "", kind: str = "") -> str:
 
 def interval(scale: Scale, mean: float, low: float | None, high: float | None, tone: str, line: float | None) -> str:
     """Return one row of an interval chart: a dot, its whiskers, and the line to compare with."""
-    middle = ROW / 2
-    parts = [f'<line class="grid" x1="{scale.at(t)}" x2="{scale.at(t)}" y1="0" y2="100%"/>' for t in scale.ticks]
+    lines = [f'<line class="grid" x1="{scale.at(t)}" x2="{scale.at(t)}" y1="0" y2="100%"/>' for t in scale.ticks]
     if line is not None:
-        parts.append(f'<line class="compare" x1="{scale.at(line)}" x2="{scale.at(line)}" y1="0" y2="100%"/>')
+        lines.append(f'<line class="compare" x1="{scale.at(line)}" x2="{scale.at(line)}" y1="0" y2="100%"/>')
+    marks = []
     if low is not None and high is not None:
-        parts.append(f'<line class="whisker" x1="{scale.at(low)}" x2="{scale.at(high)}" y1="{middle}" y2="{middle}"/>')
-        for end in (low, high):
-            x = scale.at(end)
-            parts.append(f'<line class="whisker" x1="{x}" x2="{x}" y1="{middle - 5}" y2="{middle + 5}"/>')
-    parts.append(f'<circle class="dot" cx="{scale.at(mean)}" cy="{middle}" r="6"/>')
-    return svg("".join(parts), height=ROW, kind=f"interval {tone}")
+        marks.append(f'<line class="whisker" x1="{scale.at(low)}" x2="{scale.at(high)}" y1="0" y2="0"/>')
+        marks += [
+            f'<line class="whisker" x1="{scale.at(end)}" x2="{scale.at(end)}" y1="-5" y2="5"/>' for end in (low, high)
+        ]
+    marks.append(f'<circle class="dot" cx="{scale.at(mean)}" cy="0" r="6"/>')
+    # An inner drawing that begins half way down keeps the marks in the middle of however tall a row becomes.
+    middle = f'<svg y="50%" width="100%" height="1">{"".join(marks)}</svg>'
+    return svg("".join(lines) + middle, height=ROW, kind=f"interval {tone}")
 
 
 def axis(scale: Scale, *, sign: bool = False) -> str:

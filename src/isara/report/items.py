@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from isara.report.charts import slope
 from isara.report.load import Arm, Run
 from isara.report.records import ArmMean, Pair
-from isara.report.text import arm_label, clip, count, escape, marked, number, one_line, signed
+from isara.report.text import capital, clip, count, escape, marked, number, one_line, signed
 
 MOST_ITEMS = 300
 """Held-out samples shown one by one; of more, those that gained and lost most."""
@@ -52,7 +52,7 @@ def compare(run: Run) -> Comparison | None:
     tuned = [arm for arm in run.arms if arm.name not in ("base", "retrieved") and (arm.heldout or arm.answers)]
     if not tuned:
         return None
-    best = run.summary.best if run.summary else ""
+    best = run.summary.best if run.summary and run.finished else None
     arm = next((arm for arm in tuned if arm.name == best), min(tuned, key=_mean))
     base = run.arm("base")
     before = base.heldout if base else {}
@@ -75,7 +75,7 @@ def means_so_far(run: Run) -> list[ArmMean]:
     ]
 
 
-def slopes(compared: Comparison) -> str:
+def slopes(run: Run, compared: Comparison) -> str:
     """Return the line of each held-out sample from base to the compared arm, and a list of the worst."""
     scored = compared.scored
     if not scored:
@@ -86,9 +86,9 @@ def slopes(compared: Comparison) -> str:
     lines = [(item.sample.question, item.before or 0.0, item.after or 0.0) for _, item in drawn]
     label = compared.arm.label
     return (
-        f"<p>{escape(label)} finds the reference answer likelier than the base model does in <b>{fell} of "
-        f"{count(len(scored), 'held-out sample')}</b>. A falling line is a better one.{some}</p>"
-        f'<div class="split"><figure>{slope(lines, arm_label("base"), one_line(label, 30))}'
+        f"<p>{escape(capital(label))} finds the reference answer likelier than the untouched model does in <b>{fell} "
+        f"of {count(len(scored), 'held-out sample')}</b>. A falling line is a better one.{some}</p>"
+        f'<div class="split"><figure>{slope(lines, run.label("base"), one_line(label, 30))}'
         '<figcaption><span class="key better">better</span> <span class="key worse">worse</span> '
         "NLL per token of each reference answer</figcaption></figure>"
         f"<div><h3>Where {escape(label)} does worst</h3>{_worst(scored)}</div></div>"
@@ -149,7 +149,7 @@ def _answer(item: Item, arm: Arm, is_result: bool) -> str:
     nll = arm.heldout.get(item.sample.id)
     score = f'<span class="soft">NLL {number(nll)}</span>' if nll is not None else ""
     tone = " is-result" if is_result else ""
-    return f'<section class="arm{tone}"><h4>{escape(arm.label)}{tags} {score}</h4>{text}</section>'
+    return f'<section class="arm{tone}"><h4>{escape(capital(arm.label))}{tags} {score}</h4>{text}</section>'
 
 
 def _quoted(text: str) -> str:

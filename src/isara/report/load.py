@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from isara.errors import RunError
 from isara.report import records
-from isara.report.text import arm_label
+from isara.report.text import arm_label, capital
 
 BASELINES = ("base", "retrieved", "seeds-only")
 ROUND = re.compile(r"round-([1-9][0-9]*)")
@@ -59,12 +59,19 @@ class Run:
     missing: tuple[str, ...]
     """A sentence for each thing that is not there."""
 
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return _finished(self.summary)
+
     def arm(self, name: str) -> Arm | None:
         """Return the arm of that name, where it is there."""
         return next((arm for arm in self.arms if arm.name == name), None)
 
-    def label(self, name: str) -> str:
+    def label(self, name: str | None) -> str:
         """Return what a person calls the arm of that name."""
+        if name is None:
+            return "none yet"
         arm = self.arm(name)
         return arm.label if arm else arm_label(name)
 
@@ -160,10 +167,16 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _finished(summary: records.Summary | None) -> bool:
+    return summary is not None and summary.status == "complete"
+
+
 def _arm_names(path: Path, summary: records.Summary | None) -> list[str]:
     """Baselines first, then the rounds in order: those with a folder, and those that the summary names."""
     named = {arm.arm for arm in summary.heldout.arms} if summary else set()
-    rounds = sorted(named.difference(BASELINES) | {f"round-{n}" for n in _round_numbers(path)}, key=_by_number)
+    # A finished run speaks for itself; folders that its summary passes over are left from other settings.
+    found = set() if _finished(summary) else {f"round-{n}" for n in _round_numbers(path)}
+    rounds = sorted(named.difference(BASELINES) | found, key=_by_number)
     return [name for name in BASELINES if name in named or (path / name).is_dir()] + rounds
 
 
@@ -198,19 +211,21 @@ def _arm(path: Path, name: str, summary: records.Summary | None, heldout: tuple[
 
 def _rounds(path: Path, summary: records.Summary | None) -> tuple[Round, ...]:
     told = {facts.round: facts for facts in summary.rounds} if summary else {}
-    return tuple(_round(path, number, told.get(number)) for number in sorted(told.keys() | set(_round_numbers(path))))
+    found = [] if _finished(summary) else _round_numbers(path)
+    return tuple(_round(path, number, told.get(number)) for number in sorted({*told, *found}))
 
 
 def _round(path: Path, number: int, told: records.RoundFacts | None) -> Round:
     folder = f"round-{number}"
     facts = read_object(path, f"{folder}/round.json", records.RoundFacts) or told
-    lengths: dict[str, int] = {}
-    if facts is None:
-        # Still generating: what lies after the last committed step may yet be thrown away.
-        journal = read_rows(path, f"{folder}/journal.jsonl", records.Committed, torn=True)
-        lengths = journal[-1].lengths if journal else {}
     torn = facts is None
     kept, dropped = "kept.jsonl", "dropped.jsonl"
+    lengths: dict[str, int] = {}
+    if torn and (path / folder / "journal.jsonl").exists():
+        # Still generating: what lies after the last committed step may yet be thrown away.
+        lengths = {kept: 0, dropped: 0}
+        for step in read_rows(path, f"{folder}/journal.jsonl", records.Committed, torn=True):
+            lengths |= step.lengths
     return Round(
         number=number,
         facts=facts,
@@ -220,11 +235,8 @@ def _round(path: Path, number: int, told: records.RoundFacts | None) -> Round:
 
 
 def _missing(path: Path, summary: records.Summary | None, names: list[str], rounds: tuple[Round, ...]) -> list[str]:
-    if summary is None:
-        return [
-            "summary.json is not there yet: the run is in progress or was stopped.",
-            *_unfinished(path, names, rounds),
-        ]
+    if not _finished(summary):
+        return ["The run is in progress or was stopped; start it again to go on.", *_unfinished(path, names, rounds)]
     expected = ["seeds.jsonl", "heldout.jsonl"]
     for name in names:
         expected += [f"{name}/heldout.jsonl", f"{name}/answers.jsonl"]
@@ -236,8 +248,10 @@ def _missing(path: Path, summary: records.Summary | None, names: list[str], roun
 
 
 def _unfinished(path: Path, names: list[str], rounds: tuple[Round, ...]) -> list[str]:
-    missing = [f"{arm_label(name)}: not started." for name in BASELINES if name not in names]
-    missing += [f"{arm_label(name)}: not complete." for name in names if not (path / name / "done.json").exists()]
+    missing = [f"{capital(arm_label(name))}: not started." for name in BASELINES if name not in names]
+    missing += [
+        f"{capital(arm_label(name))}: not complete." for name in names if not (path / name / "done.json").exists()
+    ]
     if not rounds:
         missing.append("No round has started.")
     return missing

@@ -9,7 +9,7 @@ from isara.report.items import means_so_far
 from isara.report.load import Run
 from isara.report.page import HOW_TO_READ
 from isara.report.records import Evidence
-from isara.report.sections import OPTIMISTIC
+from isara.report.sections import OPTIMISTIC, verdict_of
 from isara.report.settings_view import chosen_settings
 from isara.report.tables import sizes
 from isara.report.text import number, one_line, p_value, reveal, signed
@@ -31,9 +31,9 @@ def plain(text: str) -> str:
 
 def _verdict(run: Run) -> list[str]:
     summary = run.summary
-    if summary is None:
-        return ["**This run has no result yet.**", _list(run.missing)]
-    first, *rest = summary.verdict or (f"The result is {run.label(summary.best)}.",)
+    first, *rest = verdict_of(run)
+    if summary is None or not run.finished:
+        return [f"**{first}**", _list(run.missing)]
     parts = [f"**{plain(first)}**"]
     parts += [" ".join(map(plain, rest))] if rest else []
     facts = [f"Result: {plain(run.label(summary.best))}" + (f" ({plain(summary.adapter)})" if summary.adapter else "")]
@@ -45,7 +45,7 @@ def _verdict(run: Run) -> list[str]:
 
 def _scores(run: Run) -> list[str]:
     summary = run.summary
-    if summary is None:
+    if summary is None or not run.finished:
         means = means_so_far(run)
         rows = [(plain(arm.label), f"{arm.n:,}", number(arm.mean)) for arm in means]
         return ["## Scores so far", _table(("Model", "n", "NLL per token"), rows)] if rows else []
@@ -55,7 +55,7 @@ def _scores(run: Run) -> list[str]:
     return parts + (_evidence(run, "Test samples", summary.test, summary.best) if summary.test else [])
 
 
-def _evidence(run: Run, title: str, evidence: Evidence, best: str) -> list[str]:
+def _evidence(run: Run, title: str, evidence: Evidence, best: str | None) -> list[str]:
     parts = [f"### {title} ({evidence.n:,})"]
     rows = [
         (

@@ -212,7 +212,7 @@ class Summary(Record):
     model: str = ""
     embedder: str = ""
     isara: str = ""
-    best: str
+    best: str | None = None
     adapter: str | None = None
     stopped: str | None = None
     verdict: tuple[str, ...] = ()

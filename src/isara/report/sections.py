@@ -13,7 +13,7 @@ from isara.report.items import Comparison, before_and_after, means_so_far, shown
 from isara.report.load import Round, Run
 from isara.report.records import Evidence
 from isara.report.settings_view import chosen_settings
-from isara.report.text import count, duration, escape, number, short
+from isara.report.text import capital, count, duration, escape, number, short
 
 OPTIMISTIC = (
     "These samples also chose the result: which round to keep and at which step to stop. The score of whatever "
@@ -25,25 +25,31 @@ ITEM_CONTROLS = (
     '<option value="loss">most worsened first</option></select></label>'
     '<button type="button" id="item-open">Open all</button></div>'
 )
+LONG_VERDICT = 110
 BAR_KEY = '<span class="key left">left</span> <span class="key gone">dropped by this rule</span>'
 
 
 def verdict(run: Run) -> str:
     """Return the top of the page: the verdict in the run's own words, or that there is none yet."""
-    summary = run.summary
-    if summary is None:
-        first, rest = "This run has no result yet.", ["What it has done so far is below."]
-    elif summary.verdict:
-        first, *rest = summary.verdict
-    else:
-        first, rest = f"The result is {run.label(summary.best)}.", []
+    first, *rest = verdict_of(run)
     more = "".join(f"<p>{escape(sentence)}</p>" for sentence in rest)
-    stopped = f'<p class="soft">Why it stopped: {escape(summary.stopped)}</p>' if summary and summary.stopped else ""
-    status = "in progress" if summary is None else summary.status
+    summary = run.summary
+    if summary and run.finished and summary.stopped:
+        more += f'<p class="soft">{escape(summary.stopped)}</p>'
+    status = "complete" if run.finished else "not complete"
     return (
-        f'<header class="hero" id="verdict"><p class="eyebrow">{escape(run.name)} · {escape(status)}</p>'
-        f"<h1>{escape(first)}</h1>{more}{stopped}{_tiles(run)}</header>{_gaps(run)}"
+        f'<header class="hero" id="verdict"><p class="eyebrow">{escape(run.name)} · {status}</p>'
+        f'<h1 class="{"long" if len(first) > LONG_VERDICT else ""}">{escape(first)}</h1>{more}{_tiles(run)}</header>'
+        f"{_gaps(run)}"
     )
+
+
+def verdict_of(run: Run) -> tuple[str, ...]:
+    """Return the sentences on top: the run's own, unchanged, or that it has no result yet."""
+    summary = run.summary
+    if summary is None or not run.finished:
+        return ("This run has no result yet.", "What it has done so far is below.")
+    return summary.verdict or (f"The result is {run.label(summary.best)}.",)
 
 
 def _tiles(run: Run) -> str:
@@ -51,17 +57,18 @@ def _tiles(run: Run) -> str:
     accepted = sum(len(entry.kept) for entry in run.rounds)
     tiles = []
     summary = run.summary
-    if summary:
+    if summary and run.finished:
         means = {arm.arm: arm.mean for arm in summary.heldout.arms}
-        tiles.append(("Result", run.label(summary.best), summary.adapter or "no new weights"))
+        tiles.append(("Result", capital(run.label(summary.best)), summary.adapter or "no new weights"))
         if summary.best == "base" in means:
             tiles.append(("Held-out NLL per token", number(means["base"]), "no tuned model was kept"))
         elif summary.best in means and "base" in means:
             change = f"{number(means['base'])} → {number(means[summary.best])}"
-            tiles.append(("Held-out NLL per token", change, "base → result"))
+            tiles.append(("Held-out NLL per token", change, "untouched → result"))
         if summary.generated:
             drafted, accepted = summary.generated.candidates, summary.generated.accepted
-    tiles.append(("Generated", f"{accepted:,} kept", f"of {count(drafted, 'candidate')}"))
+    if run.rounds:
+        tiles.append(("Generated", f"{accepted:,} kept", f"of {count(drafted, 'candidate')}"))
     tiles.append(("Seeds", f"{len(run.seeds):,}", f"and {len(run.heldout):,} held out"))
     if summary and summary.seconds and summary.seconds.total is not None:
         tiles.append(("Time", duration(summary.seconds.total), count(len(run.rounds), "round")))
@@ -85,12 +92,12 @@ def notice(title: str, sentences: Iterable[str]) -> str:
 def scores(run: Run) -> str:
     """Return the score of each arm and the paired differences, on the held-out and on the test samples."""
     summary = run.summary
-    if summary is None:
+    if summary is None or not run.finished:
         so_far = means_so_far(run)
         if not so_far:
             return ""
         note = '<p class="soft">Intervals and differences are worked out when the run ends.</p>'
-        return section("scores", "Scores so far", tables.scores_table(run, so_far, "") + note)
+        return section("scores", "Scores so far", tables.scores_table(run, so_far, None) + note)
     confidence = run.manifest.settings.get("gate", {}).get("confidence", 0.95)
     level = f"{short(100 * confidence)} %" if isinstance(confidence, int | float) else "95 %"
     body = _evidence(run, summary.heldout, summary.best, f"Held-out samples ({_source(summary.heldout)})", level)
@@ -106,12 +113,12 @@ def _source(evidence: Evidence) -> str:
     return f"{evidence.n:,}, {source}" if source else f"{evidence.n:,}"
 
 
-def _evidence(run: Run, evidence: Evidence, best: str, title: str, level: str) -> str:
+def _evidence(run: Run, evidence: Evidence, best: str | None, title: str, level: str) -> str:
     if not evidence.arms:
         return ""
     body = (
         f"<h3>{escape(title)}</h3><p class='soft'>Negative log-likelihood of the reference answers, in nats per token. "
-        f"Lower is better. Whiskers are {level} bootstrap intervals; the dashed line is the base model.</p>"
+        f"Lower is better. Whiskers are {level} bootstrap intervals; the dashed line is the untouched model.</p>"
         f"{tables.scores_table(run, evidence.arms, best)}"
     )
     if evidence.differences:
@@ -127,10 +134,10 @@ def samples_one_by_one(run: Run, compared: Comparison | None) -> str:
     """Return every held-out sample before and after: the chart, the worst, and the answers side by side."""
     if compared is None:
         return ""
-    label, shown, total = escape(compared.arm.label), len(shown_items(compared)), len(compared.items)
+    label, shown, total = escape(capital(compared.arm.label)), len(shown_items(compared)), len(compared.items)
     note, some = "", ""
     if not compared.is_result:
-        why = "is not the result, but" if run.summary else "is not a result yet, but so far"
+        why = "is not the result, but" if run.finished else "is not a result yet, but so far"
         note = f'<p class="caution">{label} {why} the tuned model that finds the reference answers likeliest.</p>'
     if shown < total:
         some = f" Shown: {shown:,} of {total:,}, those that gained and lost most; the rest is in answers.jsonl."
@@ -139,7 +146,7 @@ def samples_one_by_one(run: Run, compared: Comparison | None) -> str:
         f"was shown or trained on. Open a question to compare.{some}</p>{ITEM_CONTROLS}"
         f'<div id="items">{before_and_after(run, compared)}</div>'
     )
-    return section("before-after", "Sample by sample", note + slopes(compared) + answers)
+    return section("before-after", "Sample by sample", note + slopes(run, compared) + answers)
 
 
 def rounds(run: Run) -> str:
@@ -205,7 +212,7 @@ def trainings(run: Run) -> str:
         return ""
     cards = []
     for label, training in tuned:
-        said = [f"{training.steps:,} steps from {training.start or 'base'}"]
+        said = [f"{training.steps:,} steps from {training.start or 'the untouched model'}"]
         if training.examples is not None:
             said.append(count(training.examples, "example"))
         if training.seeds is not None and training.generated is not None:
@@ -213,7 +220,7 @@ def trainings(run: Run) -> str:
         if training.dropped_overlong:
             said.append(f"{len(training.dropped_overlong):,} left out as too long")
         cards.append(
-            f'<figure class="card curve-card"><h3>{escape(label)}</h3><p class="soft">{escape(" · ".join(said))}</p>'
+            f'<figure class="card"><h3>{escape(capital(label))}</h3><p class="soft">{escape(" · ".join(said))}</p>'
             f'<div class="curve-place">{loss_curve(training, label)}</div>'
             '<p class="soft middle">optimiser step</p></figure>'
         )

@@ -10,7 +10,7 @@ from isara.report.charts import Scale, axis, bar, interval, scale_of
 from isara.report.load import Run
 from isara.report.records import ArmMean, Difference, RoundFacts
 from isara.report.settings_view import Chosen
-from isara.report.text import count, duration, escape, number, p_value, rule_words, short, signed
+from isara.report.text import capital, count, duration, escape, number, p_value, rule_words, short, signed
 
 MEASURES: tuple[tuple[str, str, str], ...] = (
     ("distinct_1", "Different words", "share of the words that are different ones; higher is more varied"),
@@ -25,7 +25,7 @@ MEASURES: tuple[tuple[str, str, str], ...] = (
 )
 
 
-def scores_table(run: Run, arms: Sequence[ArmMean], best: str) -> str:
+def scores_table(run: Run, arms: Sequence[ArmMean], best: str | None) -> str:
     """Return the mean NLL of every arm with its interval, drawn and in numbers."""
     scale = scale_of(end for arm in arms for end in (arm.mean, arm.low, arm.high) if end is not None)
     lowest = min(arms, key=lambda arm: arm.mean).arm
@@ -35,7 +35,7 @@ def scores_table(run: Run, arms: Sequence[ArmMean], best: str) -> str:
         tags = _tag("the result", "result") if arm.arm == best else ""
         tags += _tag("lowest mean", "plain") if arm.arm == lowest != best else ""
         tone = "result" if arm.arm == best else "other"
-        name = escape(arm.label or run.label(arm.arm))
+        name = escape(capital(arm.label or run.label(arm.arm)))
         rows.append(
             f'<tr class="{tone}"><th scope="row">{name}{tags}</th>'
             f'<td class="viz">{interval(scale, arm.mean, arm.low, arm.high, tone, base)}</td>'
@@ -53,7 +53,8 @@ def differences_table(run: Run, differences: Sequence[Difference]) -> str:
     rows = []
     for diff in differences:
         tone = _tone(diff)
-        name = f'{escape(run.label(diff.arm))} <span class="soft">against {escape(run.label(diff.against))}</span>'
+        against = f'<span class="soft">against {escape(run.label(diff.against))}</span>'
+        name = f"{escape(capital(run.label(diff.arm)))} {against}"
         rows.append(
             f'<tr class="is-{tone}"><th scope="row">{name}</th>'
             f'<td class="viz">{interval(scale, diff.mean, diff.low, diff.high, tone, 0.0)}</td>'

@@ -15,13 +15,14 @@ LONGEST = 4000
 """Characters of one text that a report shows."""
 
 ARM_LABELS = {
-    "base": "base model",
-    "retrieved": "base with demonstrations",
-    "seeds-only": "tuned on seeds only",
+    "base": "the untouched model",
+    "retrieved": "the untouched model with retrieved demonstrations",
+    "seeds-only": "tuning on the seeds alone",
 }
 
 RULE_WORDS = {
     "parse": "can be read as a question and an answer",
+    "no_answer": "has an answer",
     "truncated": "comes to an end",
     "words": "of a sensible length",
     "question_words": "question of a sensible length",
@@ -115,8 +116,13 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min"
 
 
+def capital(text: str) -> str:
+    """Return text whose first letter is a capital, for the start of a sentence."""
+    return text[:1].upper() + text[1:]
+
+
 def arm_label(name: str) -> str:
-    """Return what a person calls an arm for which the run has left no label."""
+    """Return what a person calls an arm, where the run has left no label."""
     return ARM_LABELS.get(name, name.replace("-", " "))
 
 

@@ -538,6 +538,8 @@ def test_a_saved_dataset_is_read_one_split_at_a_time(tmp_path):
     assert pairs_of(read_seeds(tmp_path / "single")) == pairs_of(read_seeds(f"{tmp_path}/both:train")) == [("a", "b")]
     assert pairs_of(read_seeds(tmp_path / "named")) == pairs_of(read_seeds(f"{tmp_path}/both:test")) == [("c", "d")]
     assert sha256_of(tmp_path / "named") == sha256_of(f"{tmp_path}/both:test") != sha256_of(tmp_path / "single")
+    hashes = {sha256_of(tmp_path / "single", question_field=name) for name in (None, "n")}
+    assert len(hashes) == 2
     refused = {
         f"{tmp_path}/both": f"2 splits here (train, test). Name one, as in '{tmp_path}/both:train'.",
         f"{tmp_path}/both:dev": "no split 'dev' here (found: train, test). Name one of these.",

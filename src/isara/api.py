@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isara import loop, manifest, summary
+from isara import manifest, summary
 from isara.config import load
+from isara.context import Run
 from isara.errors import InputError, SettingsError
 from isara.events import Event, Watch, quiet
 from isara.heldout import split
+from isara.loop import run_loop
 from isara.protocols import Embedder, Model, Trainer
 from isara.readers import from_records, read_seeds, sha256_of
 from isara.report import write_report
@@ -85,15 +87,15 @@ def align(
         if heldout is None:
             learned, judged = split(learned, chosen.split, chosen.seed)
         refuse_shared(learned, judged, samples["test"])
+        watch(Event("stage", {"name": "load", "label": "loading", "kind": "load", "units": 1, "prior": 20}))
         made = (backend or choose_backend)(chosen)
+        watch(Event("finish", {"name": "load"}))
         wanted = manifest.describe(
             folder.resolve().name, chosen, inputs, made.model_facts, made.embedder_facts, sys.argv
         )
         for sentence in manifest.settle(folder, wanted, force=force):
             watch(Event("say", {"text": sentence, "level": "warning"}))
-        loop.run_loop(
-            loop.Run(folder, chosen, made.model, made.embedder, made.trainer, learned, judged, samples["test"], watch)
-        )
+        run_loop(Run(folder, chosen, made.model, made.embedder, made.trainer, learned, judged, samples["test"], watch))
         found = summary.summarise(folder)
         write_report(folder)
     return as_result(folder, found)
@@ -129,7 +131,7 @@ def read_inputs(
             source = list(source)
             samples[part] = from_records(source, prefix=prefix, **fields)
             path = "(in memory)"
-        inputs[part] = {"path": path, "sha256": sha256_of(source), "samples": len(samples[part])}
+        inputs[part] = {"path": path, "sha256": sha256_of(source, **fields), "samples": len(samples[part])}
     return samples, inputs
 
 

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from isara.errors import SettingsError
 from isara.settings import Settings
+from isara.tomllines import setting_lines
 
 LARGEST = 10**9
 """No setting without a limit of its own goes beyond this."""
@@ -263,7 +264,7 @@ def _put(table: dict[str, Any], parts: Sequence[str], value: Any, sections: set[
 
 def _places(path: Path | None, text: str, overridden: set[str]) -> Callable[[str, str], tuple[_Order, str]]:
     """Return a function that gives the order of a mistake, and its line of the message, from name and words."""
-    lines = _lines(text)
+    lines = setting_lines(text)
 
     def where(name: str, words: str) -> tuple[_Order, str]:
         by_hand = path is None or any(f"{given}.".startswith(f"{name}.") for given in overridden)
@@ -275,36 +276,6 @@ def _places(path: Path | None, text: str, overridden: set[str]) -> Callable[[str
         return (by_hand, line, name), f"{place}: {_plain(name)}: {words}"
 
     return where
-
-
-def _lines(text: str) -> dict[str, int]:
-    """Return the first line that sets each dotted name of a valid TOML text, or a part of it."""
-    found: dict[str, int] = {}
-    rows = text.split("\n")
-    header: tuple[str, ...] = ()
-    for number, row in enumerate(rows, start=1):
-        is_header = row.lstrip().startswith("[")
-        parts = _path(row if is_header else row.partition("=")[0] + "= 0")
-        # a line that looks like a setting may be inside a multi-line string: then what precedes it is unfinished
-        if not parts or (("'''" in text or '"""' in text) and _path("\n".join(rows[: number - 1])) is None):
-            continue
-        header, full = (parts, parts) if is_header else (header, header + parts)
-        for depth in range(len(full)):
-            found.setdefault(".".join(full[: depth + 1]), number)
-    return found
-
-
-def _path(toml: str) -> tuple[str, ...] | None:
-    """Return the first chain of keys in a piece of TOML, or None where it is not TOML."""
-    try:
-        table: Any = tomllib.loads(toml)
-    except (ValueError, RecursionError):
-        return None
-    parts = []
-    while isinstance(table, dict) and table:
-        key, table = next(iter(table.items()))
-        parts.append(key)
-    return tuple(parts)
 
 
 def _validated(table: Mapping[str, Any]) -> tuple[Settings | None, dict[str, str]]:

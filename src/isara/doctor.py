@@ -121,7 +121,6 @@ def _imbalance(groups: Sequence[Topic], samples: int) -> Iterator[Finding]:
     if groups[0].size < _LOPSIDED * samples or groups[0].silhouette < _SET_OFF:
         return
     largest = groups[0]
-    name = " ".join(largest.name.split())
-    words = f"{largest.size} of {samples} are about the same thing, such as '{name[:80]}'."
+    words = f"{largest.size} of {samples} are about the same thing, such as '{largest.name[:80]}'."
     fix = "What is generated will be lopsided too: write more about the rest, or remove some of these."
     yield Finding("warning", "imbalance", largest.ids, f"{words} {fix}")

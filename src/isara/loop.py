@@ -6,73 +6,26 @@ After ISARA (arXiv 2401.06785). `docs/paper.md` maps each step to the paper and 
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from isara import diversity
-from isara.errors import GenerationError, InputError
-from isara.events import Event, Watch
+from isara.context import Run, begin, end, skip_after
+from isara.errors import GenerationError
+from isara.events import Event
 from isara.filter import FUNNEL, Neighbours, Sieve
 from isara.generate import Draft, Drafted
-from isara.heldout import Judge, as_examples, mean_nll, write_scores
-from isara.prompts import as_messages
-from isara.protocols import Embedder, Example, Model, Step, Trainer, Vectors
-from isara.retrieve import Pool, request_seed
-from isara.rundir import Events, Journal, write_bytes, write_json, write_jsonl
+from isara.heldout import mean_nll, write_scores
+from isara.plan import plan
+from isara.protocols import Model
+from isara.retrieve import Pool
+from isara.rundir import Journal, write_bytes, write_json, write_jsonl
 from isara.samples import Sample
-from isara.settings import Settings
-
-
-@dataclass
-class Run:
-    """Everything that the steps of one run share."""
-
-    folder: Path
-    settings: Settings
-    model: Model
-    embedder: Embedder
-    trainer: Trainer
-    seeds: Sequence[Sample]
-    heldout: Sequence[Sample]
-    test: Sequence[Sample]
-    watch: Watch
-    pool: Pool = field(init=False)
-    heldout_vectors: Vectors = field(init=False)
-    test_vectors: Vectors = field(init=False)
-    judge: Judge = field(init=False)
-    events: Events = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Embed what every step needs embedded."""
-        self.events = Events(self.folder / "events.jsonl")
-        self.pool = Pool(self.seeds, embedded(self.embedder, self.seeds))
-        self.heldout_vectors = embedded(self.embedder, self.heldout)
-        self.test_vectors = embedded(self.embedder, self.test)
-        self.judge = Judge(self.pool, self.settings.answers, chat=self.model.chat)
-
-    def say(self, text: str, level: str = "info") -> None:
-        """Tell the reader something, and log it."""
-        self.events.add("say", text=text, level=level)
-        self.watch(Event("say", {"text": text, "level": level}))
-
-    def adapter(self, arm: str) -> Path | None:
-        """Return where an arm's weights are; None for the untouched model."""
-        return None if arm in {"base", "retrieved"} else self.folder / arm / "adapter"
-
-    def loaded(self, arm: str) -> Model:
-        """Return the model of an arm."""
-        return self.model.with_adapter(self.adapter(arm))
-
-
-def embedded(embedder: Embedder, samples: Sequence[Sample]) -> Vectors:
-    """Return the vectors of samples' questions, rounded as they are stored, so that a replay decides the same."""
-    return embedder.embed([sample.question for sample in samples]).astype("<f2").astype(np.float32)
+from isara.tuning import check_overlong, train_arm
 
 
 def run_loop(run: Run) -> None:
@@ -195,94 +148,6 @@ def draft(run: Run, number: int, generator: str, pool: Pool) -> Drafted:
     return drafted
 
 
-def train_arm(run: Run, arm: str, generated: Sequence[Sample], start: Path | None = None) -> None:
-    """Tune on the seeds and what was generated; does nothing where that is done."""
-    folder = run.folder / arm
-    examples, dropped = training_set(run, generated)
-    steps = steps_for(run)
-    stage = f"train-{arm}"
-    begin(run, stage)
-    if (folder / "training.json").exists() and (folder / "adapter").exists():
-        end(run, stage, 0.0, resumed=True)
-        return
-    write_jsonl(folder / "train.jsonl", [trl_record(example) for example in examples])
-    started = time.monotonic()
-
-    def watch(step: Step) -> None:
-        run.watch(Event("progress", {"name": stage, "done": step.number}))
-
-    trained = run.trainer.train(
-        examples,
-        as_examples(run.heldout, chat=run.model.chat),
-        steps=steps,
-        start=start,
-        out=folder / "adapter",
-        seed=request_seed(run.settings.seed, "train", arm),
-        watch=watch,
-    )
-    seeds = sum(example.id.startswith("seed") for example in examples)
-    write_json(
-        folder / "training.json",
-        {
-            "steps": trained.steps,
-            "best_step": trained.best_step,
-            "start": None if start is None else str(start.relative_to(run.folder)),
-            "examples": len(examples),
-            "seeds": seeds,
-            "generated": len(examples) - seeds,
-            "dropped_overlong": dropped,
-            "curve": [
-                {"step": s.number, "loss": s.loss, "heldout": list(s.heldout) if s.heldout else None}
-                for s in trained.curve
-            ],
-        },
-    )
-    end(run, stage, started)
-
-
-def training_set(run: Run, generated: Sequence[Sample]) -> tuple[list[Example], list[str]]:
-    """Return the examples of a training with their weights, and the ids of those too long for it."""
-    share = run.settings.train.seed_share
-    chat = run.model.chat
-    if not generated:
-        examples = as_examples(run.seeds, chat=chat)
-    else:
-        # A weight says how often an example is drawn; each part gets its share whatever its size.
-        seeds = as_examples(run.seeds, chat=chat, weight=share / len(run.seeds))
-        examples = [*seeds, *as_examples(generated, chat=chat, weight=(1 - share) / len(generated))]
-    lengths = run.trainer.lengths(examples)
-    long = {e.id for e, length in zip(examples, lengths, strict=True) if length > run.settings.train.max_tokens}
-    return [e for e in examples if e.id not in long and e.weight > 0], sorted(long)
-
-
-def check_overlong(run: Run, samples: Sequence[Sample]) -> None:
-    """Raise InputError where a seed is too long to train on, unless the settings say to drop such samples."""
-    limit = run.settings.train.max_tokens
-    lengths = run.trainer.lengths(as_examples(samples, chat=run.model.chat))
-    long = [sample.id for sample, length in zip(samples, lengths, strict=True) if length > limit]
-    if long and run.settings.train.overlong == "refuse":
-        raise InputError(
-            f"{len(long)} of {len(samples)} seeds are longer than train.max_tokens={limit} (longest: {max(lengths)}; "
-            f"first: {long[0]}). Raise train.max_tokens, or set train.overlong='drop'."
-        )
-    if long:
-        run.say(f"{len(long)} seeds are longer than train.max_tokens={limit} and are not trained on.", "warning")
-
-
-def trl_record(example: Example) -> dict[str, Any]:
-    """Return a training example in TRL's prompt/completion shape."""
-    prompt = as_messages(example.prompt)
-    completion: Any = example.completion
-    if not isinstance(prompt, str):
-        completion = [{"role": "assistant", "content": example.completion}]
-    return {"id": example.id, "prompt": prompt, "completion": completion, "weight": example.weight}
-
-
-def steps_for(run: Run) -> int:
-    """Return the optimiser steps of every training of a run."""
-    return max(1, math.ceil(run.settings.train.epochs * len(run.seeds) / run.settings.train.batch))
-
-
 def judge_arm(run: Run, arm: str, *, finish: bool = True) -> None:
     """Score the held-out samples, and the test samples where given, under an arm; does nothing where that is done."""
     folder = run.folder / arm
@@ -348,54 +213,3 @@ def funnel(drafted: Drafted) -> list[dict[str, Any]]:
         left -= count
         rows.append({"rule": rule, "dropped": count, "left": left})
     return rows
-
-
-def plan(run: Run) -> list[dict[str, Any]]:
-    """
-    Return the stages of a run for the progress line.
-
-    The priors are seconds per unit of a 135M model on two cores; what is measured on the way replaces them.
-    """
-    tokens = sum(run.trainer.lengths(as_examples(run.seeds, chat=run.model.chat))) / max(1, len(run.seeds))
-    step = run.settings.train.batch * tokens / 330
-    sample = 0.0012 * tokens * (run.settings.answers.demonstrations + 4)
-    judged = len(run.heldout) + 0.4 * len(run.test)
-    stages = []
-
-    def add(name: str, label: str, kind: str, units: float, prior: float) -> None:
-        stages.append({"name": name, "label": label, "kind": kind, "units": units, "prior": prior})
-
-    def arm(name: str, label: str, *, tuned: bool = True) -> None:
-        if tuned:
-            add(f"train-{name}", f"tuning, {label}", "train", steps_for(run), step)
-        add(f"score-{name}", f"scoring, {label}", "score", judged, 0.02 * tokens * 0.6)
-
-    arm("base", "untouched model", tuned=False)
-    arm("retrieved", "with demonstrations", tuned=False)
-    arm("seeds-only", "seeds alone")
-    for number in range(1, run.settings.rounds + 1):
-        add(f"draft-{number}", f"round {number}, drafting", "draft", run.settings.target.accepted, sample)
-        arm(f"round-{number}", f"round {number}")
-    return stages
-
-
-def begin(run: Run, stage: str) -> None:
-    """Tell that a stage begins."""
-    run.watch(Event("stage", {"name": stage}))
-
-
-def end(run: Run, stage: str, started: float, *, resumed: bool = False) -> None:
-    """Tell that a stage is complete, and log how long it took where it did its work now."""
-    if resumed:
-        # Work found done took no time; counting it would make all that is to come look free.
-        run.watch(Event("revise", {"name": stage, "units": 0}))
-    else:
-        run.events.add("stage", name=stage, seconds=round(time.monotonic() - started, 2))
-    run.watch(Event("finish", {"name": stage}))
-
-
-def skip_after(run: Run, number: int) -> None:
-    """Take the stages of rounds that will not run out of the plan."""
-    for later in range(number + 1, run.settings.rounds + 1):
-        for stage in (f"draft-{later}", f"train-round-{later}", f"score-round-{later}"):
-            run.watch(Event("revise", {"name": stage, "units": 0}))

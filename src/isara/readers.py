@@ -69,17 +69,21 @@ def from_records(
     return _samples(Rows(rows), choice, prefix, "the list of records")
 
 
-def sha256_of(source: str | Path | Iterable[Record]) -> str:
+def sha256_of(
+    source: str | Path | Iterable[Record], *, question_field: str | None = None, answer_field: str | None = None
+) -> str:
     """
     Return the SHA-256 (hex) of a file's bytes; of a dataset or a list in memory, that of its canonical JSON.
 
-    Of a dataset, only the columns that can hold a question or an answer count. Raises InputError as `read_seeds`.
+    Of a dataset, only the columns that can hold a question or an answer count: those with a name that is known, and
+    those that the two options name. Raises InputError as `read_seeds`.
     """
     if isinstance(source, (str, Path)):
         file = _file(str(source))
         if file is not None:
             return hashlib.sha256(file[1]).hexdigest()
-        records: list[object] = [row.record for row in _rows(str(source), Choice()).rows]
+        choice = _choice(question_field, answer_field)
+        records: list[object] = [row.record for row in _rows(str(source), choice).rows]
     else:
         records = list(source)
     try:

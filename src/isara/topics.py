@@ -21,6 +21,8 @@ _TURNS = 25
 # Vectors without any groups reach about 0; sentence embeddings of one product's topics 0.05 to 0.1.
 _VISIBLE = 0.05
 _NEARLY = 0.9
+# Cosine distances up to this are rounding in float32.
+_SAME = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class Topic:
     """Samples whose questions are about the same thing."""
 
     name: str
-    """The most central of their questions."""
+    """The most central of their questions, on one line."""
     ids: tuple[str, ...]
     """The samples, the most central first."""
     silhouette: float
@@ -109,8 +111,9 @@ def silhouettes(vectors: NDArray[np.float64], labels: Labels) -> NDArray[np.floa
     others = 1 - products / sizes
     others[rows, own] = np.inf
     nearest = others.min(axis=1)
-    widths = (nearest - within) / np.maximum(np.maximum(nearest, within), 1e-12)
-    return np.where(sizes[own] > 1, widths, 0.0)
+    larger = np.maximum(nearest, within)
+    told = (sizes[own] > 1) & (larger > _SAME)
+    return np.where(told, (nearest - within) / np.maximum(larger, _SAME), 0.0)
 
 
 def _far_apart(vectors: NDArray[np.float64], k: int, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -136,4 +139,5 @@ def _topic(
 ) -> Topic:
     centrality = vectors[members] @ vectors[members].sum(axis=0)
     ordered = members[np.argsort(-centrality, kind="stable")].tolist()
-    return Topic(samples[ordered[0]].question, tuple(samples[i].id for i in ordered), float(widths[members].mean()))
+    name = " ".join(samples[ordered[0]].question.split())
+    return Topic(name, tuple(samples[i].id for i in ordered), float(widths[members].mean()))

@@ -55,6 +55,11 @@ class AdaptedLinear(nn.Module):
         self.a = nn.Parameter(a.to(device))
         self.b = nn.Parameter(torch.zeros(frozen.out_features, rank, device=device))
 
+    def settle(self) -> None:
+        """End training: keep the factors in the format of the weights, so that they are not converted at every use."""
+        self.a = nn.Parameter(self.a.to(self.frozen.weight.dtype), requires_grad=False)
+        self.b = nn.Parameter(self.b.to(self.frozen.weight.dtype), requires_grad=False)
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the frozen layer's output plus the low-rank term."""
         flat = x.reshape(-1, x.shape[-1])
@@ -115,6 +120,19 @@ def read_state(folder: Path) -> dict[str, Tensor]:
     except (OSError, ValueError) as error:
         raise BackendError(f"{folder}: no readable adapter here ({error}).") from error
     return state
+
+
+def wear(network: Any, folder: Path) -> None:
+    """Put the adapter of a folder on a network, for use and not for training; raises BackendError where it cannot."""
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        rank, alpha = int(config["r"]), float(config["lora_alpha"])
+    except (OSError, ValueError, KeyError) as error:
+        raise BackendError(f"{folder}: no readable adapter_config.json here ({error!r}).") from error
+    adapted = adapt(network, rank, alpha, 0)
+    load_state(adapted, read_state(folder))
+    for layer in adapted.values():
+        layer.settle()
 
 
 def write_adapter(folder: Path, state: dict[str, Tensor], *, base: str, rank: int, alpha: float) -> None:

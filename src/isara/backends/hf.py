@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from isara.backends.adapter import wear
 from isara.backends.checkpoints import Checkpoint
 from isara.backends.decode import Lane, decode
 from isara.backends.packing import IMPLEMENTATION, Layout, register
@@ -67,7 +68,7 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 class TransformersModel:
-    """A checkpoint, bare or with an adapter merged into it. Satisfies the `Model` protocol."""
+    """A checkpoint, bare or wearing an adapter. Satisfies the `Model` protocol."""
 
     def __init__(
         self,
@@ -105,7 +106,7 @@ class TransformersModel:
         return self._network
 
     def with_adapter(self, adapter: Path | None) -> TransformersModel:
-        """Return the same checkpoint with the weights in that folder merged in, loaded when first used."""
+        """Return the same checkpoint wearing the adapter in that folder, loaded when first used."""
         if adapter == self.adapter:
             return self
         return TransformersModel(
@@ -151,18 +152,21 @@ class TransformersModel:
 
 
 def load_tuned(folder: Path, adapter: Path | None, device: torch.device, dtype: torch.dtype) -> Network:
-    """Return a network with an adapter merged into its weights, or the fully tuned one in that folder."""
+    """
+    Return a network wearing an adapter, or the fully tuned one in that folder.
+
+    The adapter is not merged: in bfloat16 the sum would round most of a small change away (0.08 nats per token were
+    lost so on a 135M model after 24 steps), and what is scored here must be what the adapter file says.
+    """
     if adapter is None:
         return load_network(folder, device, dtype)
     if (adapter / "config.json").exists():
         return load_network(adapter, device, dtype)
     if not (adapter / "adapter_config.json").exists():
         raise BackendError(f"{adapter}: no adapter here (neither adapter_config.json nor config.json).")
-    from peft import PeftModel
-
-    with quiet_loading():
-        tuned = PeftModel.from_pretrained(load_network(folder, device, dtype), adapter, is_trainable=False)
-        return tuned.merge_and_unload().eval()
+    network = load_network(folder, device, dtype)
+    wear(network, adapter)
+    return network
 
 
 def grouped(sizes: Sequence[int], most: int) -> Iterator[list[int]]:

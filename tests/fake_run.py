@@ -252,7 +252,6 @@ def _manifest(hostile: bool) -> Row:
         "embedder": {"name": "minilm", "sha256": "cd" * 32},
         "inputs": {"seeds": {"path": "seeds.jsonl", "sha256": "ef" * 32, "samples": 56}, "heldout": None, "test": None},
         "seed": 17,
-        "fingerprints": {"base": "0123abcd", "round-1": "4567cdef"},
     }
 
 

@@ -18,7 +18,7 @@ from isara.loop import run_loop
 from isara.protocols import Embedder, Model, Trainer
 from isara.readers import from_records, read_seeds, sha256_of
 from isara.report import write_report
-from isara.rundir import locked
+from isara.rundir import fingerprint, locked
 from isara.samples import Sample
 from isara.settings import Settings
 
@@ -82,6 +82,7 @@ def align(
     fields = {"question_field": question_field, "answer_field": answer_field}
     samples, inputs = read_inputs({"seeds": seeds, "heldout": heldout, "test": test}, fields)
     folder = Path(out)
+    manifest.refuse_strangers(folder)
     with locked(folder):
         learned, judged = samples["seeds"], samples["heldout"]
         if heldout is None:
@@ -131,7 +132,11 @@ def read_inputs(
             source = list(source)
             samples[part] = from_records(source, prefix=prefix, **fields)
             path = "(in memory)"
-        inputs[part] = {"path": path, "sha256": sha256_of(source, **fields), "samples": len(samples[part])}
+        read = [[sample.question, sample.answer] for sample in samples[part]]
+        # The same file read by other fields is other samples, so what was read has a hash of its own.
+        content = fingerprint(read)
+        facts = {"path": path, "sha256": sha256_of(source, **fields), "samples": len(read), "content": content}
+        inputs[part] = facts
     return samples, inputs
 
 

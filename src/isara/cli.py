@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -71,10 +72,10 @@ def settings_from(config: Path | None, sets: list[str] | None, model: str | None
 
 
 def show(text: str) -> None:
-    """Write a line to standard output, with control characters made visible."""
+    """Write text to standard output, its lines and spaces as they are, with control characters made visible."""
     from isara.console import clean
 
-    typer.echo("\n".join(clean(line) for line in text.split("\n")))
+    typer.echo("".join(clean(part) if part.strip(" \n") else part for part in re.split("([ \n]+)", text)))
 
 
 @app.command()
@@ -88,7 +89,10 @@ def init(
     from isara.readers import read_seeds
     from isara.samples import to_lines
 
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be a folder ({error.strerror}). Give another one.") from error
     targets = {
         folder / "isara.toml": starter(),
         folder / "seeds.jsonl": to_lines({"question": s.question, "answer": s.answer} for s in read_seeds(seeds)),
@@ -248,6 +252,7 @@ def replay(run_folder: RunArgument, sets: Sets = None) -> None:
     """Show what other filter thresholds would have kept, without generating anything again."""
     from isara.config import changes, load_over
     from isara.errors import SettingsError
+    from isara.replay import loosened
     from isara.replay import replay as replay_run
     from isara.rundir import read_json
 
@@ -256,11 +261,15 @@ def replay(run_folder: RunArgument, sets: Sets = None) -> None:
     others = [c.name for c in changes(recorded, settings.model_dump(mode="json")) if not c.name.startswith("filter.")]
     if others:
         raise SettingsError(f"--set: {others[0]} decides what is generated. A replay can change filter.* only.")
+    for name, before, now in loosened(recorded["filter"], settings.filter):
+        show(f"warning: {name} {before:g} → {now:g} lets in questions closer to those that judge the rounds.")
     for found in replay_run(run_folder, settings.filter):
         show(
             f"round {found.round}: {len(found.kept_then)} were kept, {len(found.kept_now)} would be "
             f"({len(found.gained)} more, {len(found.lost)} fewer)"
         )
+        if found.surplus:
+            show(f"  {len(found.surplus)} of them passed in the run too, and were surplus: it had its target already")
         for rule, count in found.dropped.items():
             show(f"  {rule:16} drops {count}")
         if found.unknown:

@@ -81,7 +81,7 @@ class Drop:
 Rule = Callable[[Candidate], Drop | None]
 """Notes what it measured and returns why to drop the candidate, or None to let it pass."""
 
-QUESTION_RULES = ("parse", "question_words", "heldout_rouge", "heldout_cosine", "rouge", "cosine")
+QUESTION_RULES = ("parse", "question_words", "topic", "heldout_rouge", "heldout_cosine", "rouge", "cosine")
 ANSWER_RULES = ("no_answer", "truncated", "answer_words", "repetition", "echo", "copied", "confidence", "gain")
 FUNNEL = (*QUESTION_RULES, *ANSWER_RULES, "surplus")
 """Every reason for which a candidate is dropped, in the order in which it is looked at."""
@@ -93,7 +93,9 @@ class Neighbours:
     def __init__(self, samples: Sequence[Sample], vectors: Vectors) -> None:
         self._index = rouge.Index((sample.id, sample.question) for sample in samples)
         self._ids = [sample.id for sample in samples]
-        self._vectors = np.zeros((max(256, 2 * len(samples)), vectors.shape[1]), dtype=np.float32)
+        self._first = len(samples)
+        # In float64 the products of vectors that come rounded to float16 are exact: the same on every machine.
+        self._vectors = np.zeros((max(256, 2 * len(samples)), vectors.shape[1]), dtype=np.float64)
         self._vectors[: len(samples)] = vectors
 
     def add(self, name: str, question: str, vector: NDArray[np.float32]) -> None:
@@ -109,11 +111,12 @@ class Neighbours:
         found = self._index.nearest(question)
         return found.id, found.score
 
-    def by_meaning(self, vector: NDArray[np.float32]) -> tuple[str | None, float]:
-        """Return the id and the cosine of the most similar question."""
-        if not self._ids:
+    def by_meaning(self, vector: NDArray[np.float32], *, added: bool = True) -> tuple[str | None, float]:
+        """Return the id and the cosine of the most similar question, of those added later too unless told not to."""
+        count = len(self._ids) if added else self._first
+        if not count:
             return None, 0.0
-        likeness = self._vectors[: len(self._ids)] @ vector
+        likeness = self._vectors[:count] @ vector.astype(np.float64)
         best = int(likeness.argmax())
         return self._ids[best], float(likeness[best])
 
@@ -152,6 +155,7 @@ def question_rules(settings: FilterSettings, known: Neighbours, heldout: Neighbo
     return {
         "parse": no_question,
         "question_words": word_count("question", settings.question_words_min, settings.question_words_max),
+        "topic": on_topic(settings.topic, known),
         "heldout_rouge": alike("heldout_rouge", settings.heldout_rouge, heldout, "a held-out question"),
         "heldout_cosine": alike("heldout_cosine", settings.heldout_cosine, heldout, "a held-out question"),
         "rouge": alike("rouge", settings.rouge, known, "a question already there"),
@@ -194,7 +198,7 @@ def word_count(part: str, least: int, most: int) -> Rule:
 
     def rule(candidate: Candidate) -> Drop | None:
         text = candidate.question if part == "question" else candidate.answer
-        words = len((text or "").split())
+        words = len(rouge.words(text or ""))
         candidate.scores[name] = words
         if words < least:
             return Drop(name, f"the {part} has {words} words, fewer than {least}", words, least)
@@ -226,6 +230,23 @@ def alike(name: str, threshold: float, others: Neighbours, what: str) -> Rule:
     return rule
 
 
+def on_topic(threshold: float, known: Neighbours) -> Rule:
+    """Drop a question that is like nothing there is: it would teach another domain."""
+
+    def rule(candidate: Candidate) -> Drop | None:
+        if candidate.vector is None:
+            return None
+        # Not of those added in this round: one step off topic after another would lead anywhere.
+        nearest, score = known.by_meaning(candidate.vector, added=False)
+        candidate.scores["topic"] = score
+        if score >= threshold:
+            return None
+        reason = f"cosine {score:.2f} with the nearest question there is ({nearest}), asked {threshold:g}"
+        return Drop("topic", reason, score, threshold, nearest)
+
+    return rule
+
+
 def at_most(name: str, threshold: float, measure: Callable[[Candidate], float], words: str) -> Rule:
     """Drop a candidate of which something is too much."""
 
@@ -239,7 +260,7 @@ def at_most(name: str, threshold: float, measure: Callable[[Candidate], float], 
 
 def repeated(candidate: Candidate) -> float:
     """Return the share of an answer's word 3-grams that are repeats of an earlier one; short answers use words."""
-    words = (candidate.answer or "").lower().split()
+    words = rouge.words((candidate.answer or "").lower())
     size = 3 if len(words) >= 6 else 1
     grams = Counter(tuple(words[i : i + size]) for i in range(len(words) - size + 1))
     total = sum(grams.values())

@@ -44,7 +44,7 @@ class Drafted:
 
 class Draft:
     """
-    The drafting of one round. Each batch is three committed steps; a step already on disk is read, not done again.
+    The drafting of one round. Each batch is five committed steps; a step already on disk is read, not done again.
 
     What the model is asked depends only on the seed, the round, the batch and the pool, so a round that was killed
     and goes on asks for the same, and decides the same.
@@ -62,10 +62,13 @@ class Draft:
         sieve: Sieve,
         settings: Settings,
         watch: Watch,
+        write: Callable[[], Model] | None = None,
     ) -> None:
+        """Draft round `number`; `load` brings the model that answers, `write` the one that asks if another does."""
         self.number = number
         self.journal = journal
         self.load = load
+        self.write = write or load
         self.embedder = embedder
         self.pool = pool
         self.sieve = sieve
@@ -187,7 +190,8 @@ class Draft:
                 for r in self.journal.records(step, "completions.jsonl")
             ]
         seeds = [request_seed(self.settings.seed, stage.name, candidate.id) for candidate in candidates]
-        completions = self.load().complete(prompts, sampling, seeds=seeds) if prompts else []
+        speaker = self.write if stage is self.questions else self.load
+        completions = speaker().complete(prompts, sampling, seeds=seeds) if prompts else []
         asked = [
             {
                 "id": candidate.id,
@@ -209,6 +213,7 @@ class Draft:
                 "tokens": completion.tokens,
                 "finished": completion.finished,
                 "log_likelihood": completion.likelihood.total if completion.likelihood else None,
+                "likelihood_tokens": completion.likelihood.tokens if completion.likelihood else None,
             }
             for candidate, completion in zip(candidates, completions, strict=True)
         ]
@@ -304,4 +309,4 @@ class Draft:
 def likelihood_of(record: dict[str, Any]) -> Likelihood | None:
     """Return the likelihood noted with a completion, where there is one."""
     total = record["log_likelihood"]
-    return None if total is None else Likelihood(total, record["tokens"])
+    return None if total is None else Likelihood(total, record["likelihood_tokens"])

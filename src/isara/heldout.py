@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from isara.errors import InputError
+from isara.errors import BackendError, InputError
 from isara.prompts import SEPARATORS, Style, answer_stops, for_answer, parse_answer
-from isara.protocols import Example, Model, Prompt, Sampling, Vectors
+from isara.protocols import Example, Likelihood, Model, Prompt, Sampling, Vectors
 from isara.retrieve import Pool
 from isara.rundir import records_in, write_jsonl
 from isara.samples import Sample
@@ -76,11 +77,12 @@ class Judge:
         """
         answers = [sample.answer for sample in samples]
         own = model.score(list(zip(self.prompts(samples, vectors, shown=retrieved), answers, strict=True)))
-        shown = (
-            model.score(list(zip(self.prompts(samples, vectors, shown=True), answers, strict=True)))
-            if both and not retrieved
-            else [None] * len(samples)
-        )
+        refuse_nan(model, samples, own)
+        shown: Sequence[Likelihood | None] = [None] * len(samples)
+        if both and not retrieved:
+            scored = model.score(list(zip(self.prompts(samples, vectors, shown=True), answers, strict=True)))
+            refuse_nan(model, samples, scored)
+            shown = scored
         return [
             {
                 "id": sample.id,
@@ -114,12 +116,22 @@ class Judge:
         ]
 
 
+def refuse_nan(model: Model, samples: Sequence[Sample], scored: Sequence[Likelihood]) -> None:
+    """Raise BackendError where a likelihood is no finite number: no mean would survive it."""
+    for sample, likelihood in zip(samples, scored, strict=True):
+        if not math.isfinite(likelihood.total):
+            raise BackendError(
+                f"{model.name}: the NLL of {sample.id} is {-likelihood.total}, no number to compare. "
+                "Set model.dtype='float32'; where the weights are tuned ones, lower train.learning_rate."
+            )
+
+
 def write_scores(
-    folder: Path, judge: Judge, model: Model, heldout: tuple[Sequence[Sample], Vectors], *, retrieved: bool = False
+    folder: Path, judge: Judge, model: Model, heldout: tuple[Sequence[Sample], Vectors], *, retrieved: bool, tuned: bool
 ) -> None:
     """Leave `heldout.jsonl` and `answers.jsonl` in an arm's folder."""
     samples, vectors = heldout
-    write_jsonl(folder / "heldout.jsonl", judge.score(model, samples, vectors, retrieved=retrieved, both=True))
+    write_jsonl(folder / "heldout.jsonl", judge.score(model, samples, vectors, retrieved=retrieved, both=tuned))
     write_jsonl(folder / "answers.jsonl", judge.answer(model, samples, vectors, retrieved=retrieved))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from isara.errors import RunError
-from isara.rundir import records_in
+from isara.rundir import records_in, snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,9 @@ def everything(run: Path) -> dict[str, dict[str, Any]]:
         known |= {record["id"]: record | {"origin": origin} for record in records_in(run / f"{part}.jsonl")}
     for folder in sorted(run.glob("round-*")):
         number = folder.name.removeprefix("round-")
-        for record in records_in(folder / "kept.jsonl"):
+        for record in snapshot(folder).records("kept.jsonl"):
             known[record["id"]] = record | {"origin": f"round {number}, kept"}
-        for record in records_in(folder / "dropped.jsonl"):
+        for record in snapshot(folder).records("dropped.jsonl"):
             known[record["id"]] = record | {"origin": f"round {number}, dropped ({record['rule']}): {record['reason']}"}
     return known
 

@@ -125,6 +125,7 @@ def draft(run: Run, number: int, generator: str, pool: Pool) -> Drafted:
         number,
         journal=Journal(run.folder / f"round-{number}"),
         load=load,
+        write=(lambda: run.model) if run.settings.questions.writer == "base" else None,
         chat=run.model.chat,
         embedder=run.embedder,
         pool=pool,
@@ -154,11 +155,11 @@ def judge_arm(run: Run, arm: str, *, finish: bool = True) -> None:
     stage = f"score-{arm}"
     begin(run, stage)
     started = time.monotonic()
-    retrieved = arm == "retrieved"
+    retrieved, tuned = arm == "retrieved", arm not in ("base", "retrieved")
     model: Model | None = None
     if not (folder / "answers.jsonl").exists():
         model = run.loaded(arm)
-        write_scores(folder, run.judge, model, (run.heldout, run.heldout_vectors), retrieved=retrieved)
+        write_scores(folder, run.judge, model, (run.heldout, run.heldout_vectors), retrieved=retrieved, tuned=tuned)
     if run.test and not (folder / "test.jsonl").exists():
         model = model or run.loaded(arm)
         scores = run.judge.score(model, run.test, run.test_vectors, retrieved=retrieved, both=False)

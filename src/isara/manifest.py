@@ -28,6 +28,8 @@ _FIRST_STALE = {
     "gate.generator": "round-1",
     "gate.confidence": None,
     "rounds": None,
+    # Lowered when memory runs out, and then the run has to go on.
+    "model.batch_tokens": None,
     "train": "seeds-only",
 }
 """The first arm that a setting has a part in; all later ones follow. What is not named here decides everything."""
@@ -84,14 +86,15 @@ def stale(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[list[str], st
             names = f"{old[key].get('name')} → {new[key].get('name')}"
             said.append(f"{what} is another one ({names}, or its files changed)")
             first.append("base")
-    for part in ("seeds", "heldout"):
+    # A round drops what is too close to a test sample, so test samples have a part in every round.
+    for part, words, place in (("seeds", "seed", "base"), ("heldout", "held-out", "base"), ("test", "test", "round-1")):
         if hash_in(old, part) != hash_in(new, part):
-            said.append(f"the {part} samples are other ones")
-            first.append("base")
+            said.append(f"the {words} samples are other ones")
+            first.append(place)
     for change in changes(old["settings"], new["settings"]):
         scopes = (change.name, change.name.split(".")[0])
         arm = next((_FIRST_STALE[name] for name in scopes if name in _FIRST_STALE), "base")
-        if change.name.startswith("model.") and change.name != "model.batch_tokens" and "base" in first:
+        if change.name.startswith("model.") and "base" in first:
             continue
         if arm is not None:
             said.append(f"{change.name}: {change.old!r} → {change.new!r}")
@@ -101,9 +104,18 @@ def stale(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[list[str], st
 
 
 def hash_in(manifest: Mapping[str, Any], part: str) -> str | None:
-    """Return the hash of one of a manifest's input files."""
+    """Return the hash of the samples of one of a manifest's inputs; None where there was none."""
     entry = manifest["inputs"].get(part)
-    return entry["sha256"] if entry else None
+    return entry["content"] if entry else None
+
+
+def refuse_strangers(run: Path) -> None:
+    """Raise RunError where a folder has something in it and is no run: nobody's files are to be mixed with ours."""
+    if not run.is_dir() or (run / "manifest.json").exists():
+        return
+    strangers = sorted(entry.name for entry in run.iterdir() if not entry.name.startswith("."))
+    if strangers:
+        raise RunError(f"{run}: not empty, and no run of isara (found {strangers[0]}). Give another --out.")
 
 
 def settle(run: Path, wanted: dict[str, Any], *, force: bool) -> list[str]:
@@ -114,10 +126,10 @@ def settle(run: Path, wanted: dict[str, Any], *, force: bool) -> list[str]:
     does not allow it.
     """
     path = run / "manifest.json"
+    for left in run.glob(".*.stale"):
+        shutil.rmtree(left)
     if not path.exists():
-        strangers = [entry.name for entry in run.iterdir() if not entry.name.startswith(".")] if run.exists() else []
-        if strangers:
-            raise RunError(f"{run}: not empty, and no run of isara (found {strangers[0]}). Give another --out.")
+        refuse_strangers(run)
         write_json(path, wanted)
         return []
     old = read_json(path)
@@ -131,8 +143,9 @@ def settle(run: Path, wanted: dict[str, Any], *, force: bool) -> list[str]:
             + f"Computed again: {', '.join(folders)}. Kept: {', '.join(kept) or 'nothing'}.\n"
             "Add --force to do that in place, or give another --out."
         )
-    for folder in folders:
-        shutil.rmtree(run / folder)
+    for arm in reversed(folders):
+        # Out of the way at once, the last first: a kill in between leaves whole arms and no gap before them.
+        shutil.rmtree((run / arm).rename(run / f".{arm}.stale"))
     if hash_in(old, "test") != hash_in(wanted, "test"):
         for arm in arms_in(run):
             (run / arm / "test.jsonl").unlink(missing_ok=True)

@@ -67,11 +67,11 @@ def one_line(text: str) -> str:
 
 
 _LEAD = re.compile(
-    r"^\s*(?:(?:question|q|ask|user)\s*\d*\s*[:.)]|\(?\d{1,3}\s*[.):]|[-*•–]\s|#+\s)\s*",
+    r"^\s*(?:(?:question|q|ask|user)\s*\d*\s*[:.)]|\(?\d{1,3}\s*[.):](?!\d)|[-*•–]\s|#+\s)\s*",
     re.IGNORECASE,
 )
 _NEXT = re.compile(r"\b(?:Answer|Reply|A)\s*:", re.IGNORECASE)
-_ANSWER_LEAD = re.compile(r"^\s*(?:answer|a|reply|assistant)\s*:\s*", re.IGNORECASE)
+_ANSWER_LEAD = re.compile(r"^(?:\s*(?:answer|a|reply|assistant)\s*:)+\s*", re.IGNORECASE)
 _NEXT_QUESTION = re.compile(r"\n\s*(?:question|q|ask|user)\s*\d*\s*[:.)]", re.IGNORECASE)
 _QUOTES = {'"': '"', "“": "”", "'": "'", "«": "»"}
 
@@ -84,13 +84,19 @@ def parse_question(text: str) -> str | None:
     and without an answer that follows on the same line.
     """
     for line in text.splitlines():
-        found = line
-        while (shorter := _LEAD.sub("", found, count=1)) != found:
-            found = shorter
-        found = unquoted(one_line(_NEXT.split(found, maxsplit=1)[0]))
+        found = bared(line)
         if any(character.isalpha() for character in found):
             return found
     return None
+
+
+def bared(line: str) -> str:
+    """Return a line without the labels, numbers, bullets and quotes around it, and without an answer after it."""
+    found = one_line(_NEXT.split(line, maxsplit=1)[0])
+    # Until nothing changes, as a number may stand within the quotes, or quotes after the number.
+    while (shorter := unquoted(_LEAD.sub("", found, count=1))) != found:
+        found = shorter
+    return found
 
 
 def parse_answer(text: str) -> str | None:

@@ -14,7 +14,7 @@ from isara.errors import RunError
 from isara.filter import Candidate, Neighbours, Sieve
 from isara.prompts import parse_answer, parse_question
 from isara.protocols import Vectors
-from isara.rundir import Journal, read_json, records_in
+from isara.rundir import Snapshot, read_json, records_in, snapshot
 from isara.samples import Sample
 from isara.settings import FilterSettings
 
@@ -30,6 +30,8 @@ class Replayed:
     """How many candidates each rule drops now."""
     unknown: tuple[str, ...]
     """Candidates that pass now but were dropped before they were answered: what their answers were worth is unknown."""
+    surplus: tuple[str, ...] = ()
+    """Kept now, and passed in the run as well, which had its target already."""
 
     @property
     def gained(self) -> tuple[str, ...]:
@@ -53,23 +55,33 @@ def replay(run: Path, settings: FilterSettings) -> list[Replayed]:
         raise RunError(f"{run}: no run here (no manifest.json).")
     seeds = [Sample.from_json(record) for record in records_in(run / "seeds.jsonl")]
     judges = [Sample.from_json(r) for part in ("heldout", "test") for r in records_in(run / f"{part}.jsonl")]
-    vectors = stored_vectors(run / "samples.f16", len(seeds) + len(judges))
+    path = run / "samples.f16"
+    vectors = vectors_from(path.read_bytes() if path.exists() else b"", len(seeds) + len(judges), path)
     pool, pool_vectors = list(seeds), vectors[: len(seeds)]
     answers = {sample.id: sample.answer for sample in seeds}
     replayed = []
     for number, folder in drafted_rounds(run):
         known = Neighbours(pool, pool_vectors)
         sieve = Sieve(settings, known, Neighbours(judges, vectors[len(seeds) :]))
-        candidates = list(recorded(folder, number, answers))
-        replayed.append(sifted(number, folder, sieve, candidates))
+        drafted = snapshot(folder)
+        candidates = list(recorded(drafted, number, answers))
+        replayed.append(sifted(number, drafted, sieve, candidates))
         done = folder / "round.json"
         if done.exists() and read_json(done)["kept"]:
-            kept = [Sample.from_json(record) for record in records_in(folder / "kept.jsonl")]
+            kept = [Sample.from_json(record) for record in drafted.records("kept.jsonl")]
             found = {c.id: c.vector for c in candidates if c.vector is not None}
             pool += kept
             pool_vectors = np.concatenate([pool_vectors, *(found[sample.id][None] for sample in kept)])
             answers |= {sample.id: sample.answer for sample in kept}
     return replayed
+
+
+def loosened(recorded: Mapping[str, float], settings: FilterSettings) -> Iterator[tuple[str, float, float]]:
+    """Yield the rules that keep held-out questions out and would let more in: name, threshold then, threshold now."""
+    pairs = (("heldout_rouge", settings.heldout_rouge), ("heldout_cosine", settings.heldout_cosine))
+    for name, now in pairs:
+        if now > recorded[name]:
+            yield f"filter.{name}", recorded[name], now
 
 
 def drafted_rounds(run: Path) -> Iterator[tuple[int, Path]]:
@@ -80,11 +92,12 @@ def drafted_rounds(run: Path) -> Iterator[tuple[int, Path]]:
         number += 1
 
 
-def sifted(number: int, folder: Path, sieve: Sieve, candidates: list[Candidate]) -> Replayed:
+def sifted(number: int, drafted: Snapshot, sieve: Sieve, candidates: list[Candidate]) -> Replayed:
     """Put a round's candidates through a sieve."""
-    then = tuple(record["id"] for record in records_in(folder / "kept.jsonl"))
+    then = tuple(record["id"] for record in drafted.records("kept.jsonl"))
+    spare = {record["id"] for record in drafted.records("dropped.jsonl") if record["rule"] == "surplus"}
     kept, unknown, dropped = [], [], Counter[str]()
-    answered = {record["id"] for record in records_in(folder / "completions.jsonl") if record["stage"] == "answer"}
+    answered = {record["id"] for record in drafted.records("completions.jsonl") if record["stage"] == "answer"}
     for candidate in candidates:
         drop = sieve.question(candidate)
         if drop is None and candidate.id not in answered:
@@ -95,17 +108,17 @@ def sifted(number: int, folder: Path, sieve: Sieve, candidates: list[Candidate])
             kept.append(candidate.id)
         else:
             dropped[drop.rule] += 1
-    return Replayed(number, then, tuple(kept), dict(dropped), tuple(unknown))
+    surplus = tuple(name for name in kept if name in spare)
+    return Replayed(number, then, tuple(kept), dict(dropped), tuple(unknown), surplus)
 
 
-def recorded(folder: Path, number: int, answers: Mapping[str, str]) -> Iterator[Candidate]:
+def recorded(drafted: Snapshot, number: int, answers: Mapping[str, str]) -> Iterator[Candidate]:
     """Yield a round's candidates as the model left them, before any rule."""
-    Journal(folder)
-    asked = {(r["id"], r["stage"]): r["demonstrations"] for r in records_in(folder / "prompts.jsonl")}
-    written = {(r["id"], r["stage"]): r for r in records_in(folder / "completions.jsonl")}
-    scores = {record["id"]: record for record in records_in(folder / "scores.jsonl")}
-    names = [record["id"] for record in records_in(folder / "embedded.jsonl")]
-    rows = stored_vectors(folder / "embeddings.f16", len(names))
+    asked = {(r["id"], r["stage"]): r["demonstrations"] for r in drafted.records("prompts.jsonl")}
+    written = {(r["id"], r["stage"]): r for r in drafted.records("completions.jsonl")}
+    scores = {record["id"]: record for record in drafted.records("scores.jsonl")}
+    names = [record["id"] for record in drafted.records("embedded.jsonl")]
+    rows = vectors_from(drafted.content("embeddings.f16"), len(names), drafted.folder / "embeddings.f16")
     vectors = dict(zip(names, rows, strict=True))
     for name, stage in written:
         if stage != "question":
@@ -135,9 +148,9 @@ def add_answer(
         candidate.scores["gain"] = score["bare_nll"] - score["nll"]
 
 
-def stored_vectors(path: Path, count: int) -> Vectors:
-    """Return vectors from a file of float16 rows; raises RunError where their number is not that of the samples."""
-    numbers = np.fromfile(path, dtype="<f2").astype(np.float32) if path.exists() else np.zeros(0, dtype=np.float32)
+def vectors_from(content: bytes, count: int, path: Path) -> Vectors:
+    """Return vectors from a file's rows of float16; raises RunError where their number is not that of the samples."""
+    numbers = np.frombuffer(content[: len(content) // 2 * 2], dtype="<f2").astype(np.float32)
     if count == 0:
         return np.zeros((0, max(1, len(numbers))), dtype=np.float32)
     if len(numbers) == 0 or len(numbers) % count:

@@ -21,6 +21,9 @@ class Pool:
             raise ValueError(f"{len(samples)} samples but {len(vectors)} vectors")
         self.samples = tuple(samples)
         self.vectors = vectors
+        # Vectors come rounded to float16. Their products are then exact in float64, whatever the order in which a
+        # machine adds them up, so equal samples are equally near.
+        self._exact = vectors.astype(np.float64)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -31,7 +34,7 @@ class Pool:
 
     def nearest(self, query: NDArray[np.float32], count: int) -> list[int]:
         """Return the places of the samples most like a vector, the most similar first."""
-        likeness = self.vectors @ query
+        likeness = self._exact @ query.astype(np.float64)
         # A stable sort, so that equal samples come in the order of the pool on every machine.
         return [int(i) for i in np.argsort(-likeness, kind="stable")[:count]]
 

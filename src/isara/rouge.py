@@ -44,6 +44,11 @@ def tokens(text: str) -> list[str]:
     return list(_unicode_words(unicodedata.normalize("NFKC", lowered).lower()))
 
 
+def words(text: str) -> list[str]:
+    """Return the words of a text: what stands between spaces, and single characters in scripts without spaces."""
+    return [word for part in text.split() for word in (tokens(part) if _UNSPACED.search(part) else [part])]
+
+
 def _has_other_letters(text: str) -> bool:
     return any((char.isalpha() or char.isdecimal()) and not char.isascii() for char in text)
 

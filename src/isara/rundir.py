@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,28 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file as a whole; the content is on the disk when this returns."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.writing")
-    with scratch.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
-    sync_folder(path.parent)
+    """Replace a file as a whole; the content is on the disk when this returns. RunError: it cannot be written."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_name(f".{path.name}.writing")
+        with scratch.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+        sync_folder(path.parent)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system says against writing a file of a run into a RunError."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"{path}: cannot be written ({error.strerror}). Check the folder, its permissions and the space left; "
+            "what is complete is kept."
+        ) from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -57,10 +71,10 @@ def read_json(path: Path) -> Any:
     """Return what a JSON file of a run holds; raises RunError where it is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise RunError(f"{path}: not here. Is this a run directory? It should hold manifest.json.") from error
     except ValueError as error:
-        raise RunError(f"{path}: not valid JSON ({error}). Restore it, or run again with --force.") from error
+        raise RunError(f"{path}: not valid JSON ({error}). {remedy(path)}") from error
 
 
 def records_in(path: Path) -> list[dict[str, Any]]:
@@ -68,7 +82,12 @@ def records_in(path: Path) -> list[dict[str, Any]]:
     try:
         return read_jsonl(path)
     except ValueError as error:
-        raise RunError(f"{path}: a damaged line ({error}). Restore it, or run again with --force.") from error
+        raise RunError(f"{path}: a damaged line ({error}). {remedy(path)}") from error
+
+
+def remedy(path: Path) -> str:
+    """Say what to do about a file of a run that was changed from outside."""
+    return f"Restore it, or remove the folder {path.parent} and start the run again: what is not there is computed."
 
 
 def fingerprint(value: Any) -> str:
@@ -84,9 +103,13 @@ def locked(run: Path) -> Iterator[None]:
 
     The lock is the kernel's and goes with the process, so one left by a killed process holds nobody up.
     """
-    run.mkdir(parents=True, exist_ok=True)
     path = run / ".lock"
-    with path.open("a+", encoding="utf-8") as file:
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"{run}: cannot hold a run ({error.strerror}). Give another --out.") from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -117,8 +140,8 @@ class Events:
     def read(self) -> list[dict[str, Any]]:
         """Return the events, leaving out a line that a kill cut off."""
         events = []
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
-        for line in lines:
+        # As bytes, since a line can be cut off within a character, and its text can hold line breaks of other kinds.
+        for line in self.path.read_bytes().split(b"\n") if self.path.exists() else ():
             try:
                 events.append(json.loads(line))
             except ValueError:
@@ -133,6 +156,52 @@ def ends_with_newline(path: Path) -> bool:
             return True
         file.seek(-1, os.SEEK_END)
         return file.read(1) == b"\n"
+
+
+def steps_in(journal: Path) -> tuple[list[dict[str, Any]], int]:
+    """Return the committed steps of a journal, and the bytes they take: what lies beyond was cut off by a kill."""
+    steps, whole = [], 0
+    for line in journal.read_bytes().splitlines(keepends=True) if journal.exists() else ():
+        if not line.endswith(b"\n"):
+            break
+        try:
+            steps.append(json.loads(line))
+        except ValueError as error:
+            raise RunError(f"{journal}: a damaged line ({error}). {remedy(journal)}") from error
+        whole += len(line)
+    return steps, whole
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What the finished steps of a round have written, as of one moment; a run may be at work on the files."""
+
+    folder: Path
+    lengths: Mapping[str, int]
+
+    def content(self, name: str) -> bytes:
+        """Return the bytes of a file; raises RunError where some are gone."""
+        path, length = self.folder / name, self.lengths.get(name, 0)
+        content = path.read_bytes()[:length] if path.exists() else b""
+        if len(content) < length:
+            raise RunError(f"{path}: {len(content)} bytes here, {length} were written. {remedy(path)}")
+        return content
+
+    def records(self, name: str) -> list[dict[str, Any]]:
+        """Return the records of a file; raises RunError where one is damaged."""
+        try:
+            return [json.loads(line) for line in self.content(name).decode("utf-8").split("\n") if line]
+        except ValueError as error:
+            path = self.folder / name
+            raise RunError(f"{path}: a damaged line ({error}). {remedy(path)}") from error
+
+
+def snapshot(folder: Path) -> Snapshot:
+    """Return what a round has written so far, and change nothing, not even what a kill left behind."""
+    lengths: dict[str, int] = {}
+    for step in steps_in(folder / "journal.jsonl")[0]:
+        lengths |= step["lengths"]
+    return Snapshot(folder, lengths)
 
 
 class Journal:
@@ -152,26 +221,16 @@ class Journal:
         self._open()
 
     def _open(self) -> None:
-        whole = 0
-        for line in self._path.read_bytes().splitlines(keepends=True) if self._path.exists() else ():
-            if not line.endswith(b"\n"):
-                break
-            try:
-                entry = json.loads(line)
-            except ValueError as error:
-                raise RunError(f"{self._path}: a damaged line ({error}). Restore it, or run with --force.") from error
+        steps, whole = steps_in(self._path)
+        for entry in steps:
             self._note(entry["step"], entry["lengths"])
-            whole += len(line)
         if self._path.exists() and self._path.stat().st_size > whole:
             os.truncate(self._path, whole)
         for name, length in self._lengths.items():
             path = self.folder / name
             size = path.stat().st_size if path.exists() else 0
             if size < length:
-                raise RunError(
-                    f"{path}: {size} bytes here, {length} were written. The file was changed or cut; "
-                    "restore it, or run again with --force."
-                )
+                raise RunError(f"{path}: {size} bytes here, {length} were written. {remedy(path)}")
             if size > length:
                 os.truncate(path, length)
 
@@ -201,14 +260,14 @@ class Journal:
         for name, added in files.items():
             content = added if isinstance(added, bytes) else to_lines(added).encode("utf-8")
             before = self._lengths.get(name, 0)
-            with (self.folder / name).open("ab") as file:
+            with writing(self.folder / name), (self.folder / name).open("ab") as file:
                 # What an earlier attempt left behind the last commit, in a file this journal did not know yet.
                 file.truncate(before)
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             lengths[name] = before + len(content)
-        with self._path.open("ab") as file:
+        with writing(self._path), self._path.open("ab") as file:
             file.write(to_lines([{"step": step, "lengths": lengths}]).encode("utf-8"))
             file.flush()
             os.fsync(file.fileno())

@@ -44,11 +44,14 @@ class QuestionSettings(Section):
 
     style: Literal["text", "chat"] = "text"
     """Demonstrations as `text` (plain few-shot lines) or `chat` (earlier turns, the next user turn left open)."""
+    writer: Literal["base", "generator"] = "base"
+    """Who writes questions: the untouched model, or the tuned one that answers them. A model tuned on answers alone
+    tends to write answers where a question is wanted."""
     demonstrations: int = Field(default=6, ge=1, le=64)
     """Pool samples shown before the new question: an anchor and its neighbours."""
     neighbourhood: int = Field(default=16, ge=1)
     """The demonstrations are drawn from this many nearest neighbours of the anchor; larger is more varied."""
-    temperature: float = Field(default=0.9, ge=0, le=5)
+    temperature: float = Field(default=0.8, ge=0, le=5)
     """Sampling temperature; 0 always takes the most likely token, and then repeats itself."""
     top_p: float = Field(default=0.95, gt=0, le=1)
     """Sample among the most likely tokens that hold this much of the probability."""
@@ -105,6 +108,8 @@ class FilterSettings(Section):
     """A question this close (ROUGE-L) to a seed, a pool sample or an accepted one is a near-duplicate."""
     cosine: float = Field(default=0.95, gt=0, le=1)
     """A question this close (cosine of embeddings) to one of those is a near-duplicate."""
+    topic: float = Field(default=0.3, ge=-1, le=1)
+    """A question less like every seed and pool sample than this (cosine of embeddings) is off topic."""
     heldout_rouge: float = Field(default=0.7, gt=0, le=1)
     """A question this close (ROUGE-L) to a held-out one is contamination; this rule cannot be turned off."""
     heldout_cosine: float = Field(default=0.9, gt=0, le=1)
@@ -124,11 +129,11 @@ class TrainSettings(Section):
     """Rank of the adapters."""
     alpha: float = Field(default=32.0, gt=0)
     """Scale of the adapters: their output is multiplied by alpha / rank."""
-    learning_rate: float = Field(default=2e-4, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
     """Peak learning rate; rises over the first 10 % of the steps, then falls in a straight line to 0."""
-    batch: int = Field(default=16, ge=1)
+    batch: int = Field(default=8, ge=1)
     """Examples in each optimiser step."""
-    epochs: float = Field(default=8.0, gt=0)
+    epochs: float = Field(default=5.0, gt=0)
     """Passes over the seeds; with `batch` this sets the optimiser steps, the same for the baseline and each round."""
     seed_share: float = Field(default=0.5, ge=0, le=1)
     """Share of each round's training examples drawn from the seeds; the rest are generated."""

@@ -191,12 +191,15 @@ def winner(judged: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> st
         else:
             tail = "nothing that was tried was better."
         return f"A baseline wins: {first['label']} ({score}); {tail}"
-    rival = next(row for row in rows[1:] if not row["arm"].startswith("round-"))
-    found = find(judged, first["arm"], rival["arm"])
-    if found is None or found["low"] is None or found["low"] <= 0:
+    baselines = [row for row in rows[1:] if not row["arm"].startswith("round-")]
+    rival = baselines[0]
+    # A baseline with a worse mean can still be the one that cannot be told apart, where its scores vary more.
+    unsure = next((row for row in baselines if not is_better(judged, first["arm"], row["arm"])), None)
+    if unsure is not None:
+        which = "the best baseline" if unsure is rival else "one baseline"
         return (
             f"{first['label'].capitalize()} has the best mean ({score}), but {judged['n']} samples cannot tell it from "
-            f"the best baseline, {rival['label']} ({rival['mean']:.3f})."
+            f"{which}, {unsure['label']} ({unsure['mean']:.3f})."
         )
     second = f"{rival['label']} ({rival['mean']:.3f})"
     return f"{first['label'].capitalize()} wins ({score}): better than every baseline, the best of which is {second}."
@@ -205,6 +208,12 @@ def winner(judged: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> st
 def find(judged: Mapping[str, Any], arm: str, against: str) -> dict[str, Any] | None:
     """Return the difference of two arms, where it was computed."""
     return next((d for d in judged["differences"] if d["arm"] == arm and d["against"] == against), None)
+
+
+def is_better(judged: Mapping[str, Any], arm: str, against: str) -> bool:
+    """Whether the whole confidence interval of a difference is on the side of `arm`."""
+    found = find(judged, arm, against)
+    return found is not None and found["low"] is not None and found["low"] > 0
 
 
 def words(judged: Mapping[str, Any], arm: str, against: str) -> str:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from isara.context import Run, begin, end
-from isara.errors import InputError
+from isara.errors import BackendError, InputError
 from isara.events import Event
 from isara.heldout import as_examples
 from isara.prompts import as_messages
-from isara.protocols import Example, Step
+from isara.protocols import Example, Step, Trained
 from isara.retrieve import request_seed
 from isara.rundir import write_json, write_jsonl
 from isara.samples import Sample
@@ -44,6 +44,7 @@ def train_arm(run: Run, arm: str, generated: Sequence[Sample], start: Path | Non
         seed=request_seed(run.settings.seed, "train", arm),
         watch=watch,
     )
+    refuse_divergence(arm, trained)
     seeds = sum(example.id.startswith("seed") for example in examples)
     write_json(
         folder / "training.json",
@@ -62,6 +63,16 @@ def train_arm(run: Run, arm: str, generated: Sequence[Sample], start: Path | Non
         },
     )
     end(run, stage, started)
+
+
+def refuse_divergence(arm: str, trained: Trained) -> None:
+    """Raise BackendError where a loss of a training is no finite number."""
+    for step in trained.curve:
+        if not all(map(math.isfinite, (step.loss, *(step.heldout or ())))):
+            raise BackendError(
+                f"{arm}: the training lost its way at step {step.number} of {step.of} (a loss is no finite number). "
+                "Lower train.learning_rate, or set model.dtype='float32'."
+            )
 
 
 def training_set(run: Run, generated: Sequence[Sample]) -> tuple[list[Example], list[str]]:

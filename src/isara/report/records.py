@@ -152,7 +152,6 @@ class Manifest(Record):
     embedder: dict[str, Any] = {}
     inputs: dict[str, InputFile | None] = {}
     seed: int | None = None
-    fingerprints: dict[str, Any] = {}
 
 
 class ArmMean(Record):

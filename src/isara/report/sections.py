@@ -272,7 +272,7 @@ def _manifest_facts(run: Run) -> list[tuple[str, str]]:
     facts += [("Random seed", _fact(told.seed)), ("isara", told.isara)]
     facts += [("Python", told.python), ("Platform", _fact(told.platform))]
     facts += [(package, _fact(version)) for package, version in told.packages.items()]
-    return facts + [(f"Fingerprint of {stage}", _fact(value)) for stage, value in told.fingerprints.items()]
+    return facts
 
 
 def _fact(value: Any) -> str:

@@ -30,6 +30,7 @@ RULE_WORDS = {
     "repetition": "answer does not repeat itself",
     "echo": "answer is not its own question",
     "copied": "answer not copied from a demonstration",
+    "topic": "question is about the domain",
     "rouge": "question is new in its wording",
     "cosine": "question is new in its meaning",
     "heldout_rouge": "not a held-out question, by wording",

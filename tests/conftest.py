@@ -18,11 +18,13 @@ import pytest
 SETTINGS = (
     "rounds=2",
     "gate.patience=2",
-    "target.accepted=6",
-    "target.batch=6",
+    "target.accepted=10",
+    "target.batch=8",
     "split.least=6",
+    "train.batch=16",
     "train.epochs=1",
     "train.checks=2",
+    "train.start='previous'",
 )
 """Of a run that is over in a moment, and still drafts, drops, tunes and keeps in both of its rounds."""
 

@@ -107,9 +107,9 @@ def test_settings_as_a_list_or_as_an_object(small, tmp_path, finished):
         {
             "rounds": 2,
             "gate": {"patience": 2},
-            "target": {"accepted": 6, "batch": 6},
+            "target": {"accepted": 10, "batch": 8},
             "split": {"least": 6},
-            "train": {"epochs": 1.0, "checks": 2},
+            "train": {"batch": 16, "epochs": 1.0, "checks": 2, "start": "previous"},
         }
     )
     align(small.seeds, out=tmp_path / "run", model="scripted", settings=chosen)
@@ -206,7 +206,7 @@ def test_a_training_that_diverges_is_told_with_its_step(small, tmp_path):
 
 def test_a_model_that_writes_nothing_usable_is_told_with_the_rules_that_dropped(small, tmp_path):
     mute = own(ScriptedModel(lambda prompt, sampling, seed: "..."))
-    with pytest.raises(GenerationError, match=r"Round 1: none of 24 candidates was accepted \(dropped by: parse 24\)"):
+    with pytest.raises(GenerationError, match=r"Round 1: none of 40 candidates was accepted \(dropped by: parse 40\)"):
         align(small.records, out=tmp_path, settings=small.settings, backend=lambda _: mute)
 
 

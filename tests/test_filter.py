@@ -25,6 +25,7 @@ from isara.filter import (
     likely,
     no_answer,
     no_question,
+    on_topic,
     question_rules,
     repeated,
     truncated,
@@ -56,8 +57,8 @@ def answered(answer, question="Why does bread rise in the oven?", **more):
     return Candidate("r1-00001", 1, question, answer, **more)
 
 
-def sieve(known=None, heldout=None, **thresholds):
-    return Sieve(FilterSettings(**thresholds), known or neighbours(), heldout or neighbours())
+def sieve(known=None, heldout=None, *, topic=-1.0, **thresholds):
+    return Sieve(FilterSettings(topic=topic, **thresholds), known or neighbours(), heldout or neighbours())
 
 
 # -- thresholds: kept on one side, dropped on the other, and exactly at it ---------------------------------------------
@@ -131,6 +132,32 @@ def test_a_question_as_close_by_meaning_as_the_threshold_is_dropped_and_a_little
     if drop:
         assert (drop.rule, drop.score, drop.threshold, drop.nearest) == ("cosine", 0.625, threshold, "seed-2")
         assert drop.reason == f"cosine 0.62 with a question already there (seed-2), limit {threshold:g}"
+
+
+@pytest.mark.parametrize(("threshold", "dropped"), [(0.5, False), (0.625, False), (0.63, True)])
+def test_a_question_must_be_as_like_what_there_is_as_the_threshold(threshold, dropped):
+    samples = [Sample("seed-1", "a", "b"), Sample("seed-2", "c", "d")]
+    known = Neighbours(samples, np.array([[0, 1, 0], [0.625, 0, 0.75]], np.float32))
+    candidate = Candidate("r1-00001", 1, "e", vector=np.array([1, 0, 0], np.float32))
+    drop = on_topic(threshold, known)(candidate)
+    assert candidate.scores == {"topic": 0.625}
+    assert (drop is not None) == dropped
+    if drop:
+        assert (drop.rule, drop.score, drop.threshold, drop.nearest) == ("topic", 0.625, threshold, "seed-2")
+        assert drop.reason == "cosine 0.62 with the nearest question there is (seed-2), asked 0.63"
+
+
+def test_what_was_accepted_in_the_same_round_does_not_make_a_topic():
+    judge = sieve(neighbours("rye bread is dense"), topic=0.3)
+    assert judge.question(asked("rye bread is an oven thing", "r1-00001")) is None
+    drop = judge.question(asked("an oven thing for meat", "r1-00002"))
+    assert (drop.rule, drop.nearest) == ("topic", "seed-1")
+    assert (
+        sieve(neighbours("rye bread is dense", "rye bread is an oven thing"), topic=0.3).question(
+            asked("an oven thing for meat")
+        )
+        is None
+    )
 
 
 # Eight words whose six 3-grams are three, each twice: half are repeats.
@@ -259,7 +286,7 @@ def test_a_good_candidate_passes_every_rule_and_has_a_score_of_each():
     candidate.scores |= {"confidence": 1.0, "gain": 0.2}
     assert judge.answer(candidate) is None
     assert set(candidate.scores) == {
-        "question_words", "heldout_rouge", "heldout_cosine", "rouge", "cosine",
+        "question_words", "topic", "heldout_rouge", "heldout_cosine", "rouge", "cosine",
         "answer_words", "repetition", "echo", "copied", "confidence", "gain",
     }  # fmt: skip
 
@@ -337,6 +364,7 @@ thresholds = st.builds(
     copied=shares,
     rouge=shares,
     cosine=shares,
+    topic=st.floats(-1, 1),
     heldout_rouge=shares,
     heldout_cosine=shares,
     confidence=st.floats(0.01, 9),
@@ -376,7 +404,7 @@ def test_a_held_out_question_is_dropped_whatever_the_settings(question, wanted):
     assume(rouge.tokens(question))
     judge = Sieve(wanted, neighbours(), neighbours("How hot is an oven?", question, prefix="heldout"))
     drop = judge.question(asked(question))
-    assert drop.rule in ("question_words", "heldout_rouge")
+    assert drop.rule in ("question_words", "topic", "heldout_rouge")
     if drop.rule == "heldout_rouge":
         assert drop.score == 1
         assert drop.nearest == "heldout-2" or rouge.f1(question, "How hot is an oven?") == 1

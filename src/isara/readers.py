@@ -25,8 +25,8 @@ from isara.textfiles import UNNAMED, csv_rows, decode, json_rows
 SHIPPED = ("misconceptions", "supportdesk")
 """Names of the seed sets that come with isara."""
 
-Record = Mapping[str, Any] | Sequence[str]
-"""A sample in memory: a dictionary with the fields of a file, or a pair of question and answer."""
+Record = Mapping[str, Any] | Sequence[str] | Sample
+"""A sample in memory: a dictionary with the fields of a file, a pair of question and answer, or one read before."""
 
 _SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".tab", ".parquet")
 _HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(:[\w.-]+)?")
@@ -62,7 +62,11 @@ def from_records(
     answer_field: str | None = None,
     prefix: str = "seed",
 ) -> list[Sample]:
-    """Return the samples in a list of dictionaries, or of pairs of question and answer; errors as in `read_seeds`."""
+    """
+    Return the samples in a list of dictionaries, of pairs of question and answer, or of samples; these are renumbered.
+
+    Errors as in `read_seeds`.
+    """
     choice = _choice(question_field, answer_field)
     named = (_named(record, choice) for record in records)
     rows = [Row(number, f"record {number}", record) for number, record in enumerate(named, start=1)]
@@ -100,6 +104,8 @@ def _choice(question: str | None, answer: str | None) -> Choice:
 
 
 def _named(record: object, choice: Choice) -> object:
+    if isinstance(record, Sample):
+        record = (record.question, record.answer)
     if isinstance(record, (Mapping, str)) or not isinstance(record, Sequence) or len(record) != 2:
         return record
     return dict(zip((choice.question or "question", choice.answer or "answer"), record, strict=True))

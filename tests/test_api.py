@@ -95,11 +95,17 @@ def test_records_in_memory_and_their_result(small, tmp_path):
     assert manifest["inputs"]["heldout"] is None
 
 
-def test_pairs_records_samples_and_a_file_come_to_the_same(small, tmp_path):
-    pairs = [(record["question"], record["answer"]) for record in small.records]
-    sources = {"pairs": pairs, "records": iter(small.records), "path": small.seeds, "name": str(small.seeds)}
-    scores = [align(s, out=tmp_path / n, model="scripted", settings=small.settings).scores for n, s in sources.items()]
-    assert scores == scores[:1] * 4
+def test_pairs_records_samples_and_files_come_to_the_same(small, tmp_path):
+    sources = {
+        "pairs": [(record["question"], record["answer"]) for record in small.records],
+        "records": iter(small.records),
+        "samples": read_seeds(small.seeds),
+        "path": small.seeds,
+        "name": str(small.seeds),
+    }
+    settings = [*small.settings, "rounds=1", "target.accepted=3"]
+    scores = [align(s, out=tmp_path / n, model="scripted", settings=settings).scores for n, s in sources.items()]
+    assert scores == scores[:1] * 5
 
 
 def test_settings_as_a_list_or_as_an_object(small, tmp_path, finished):
@@ -114,7 +120,9 @@ def test_settings_as_a_list_or_as_an_object(small, tmp_path, finished):
     )
     align(small.seeds, out=tmp_path / "run", model="scripted", settings=chosen)
     for part in ("manifest.json", "summary.json"):
-        mine, other = (json.loads((folder / part).read_text(encoding="utf-8")) for folder in (tmp_path / "run", finished))
+        mine, other = (
+            json.loads((folder / part).read_text(encoding="utf-8")) for folder in (tmp_path / "run", finished)
+        )
         assert mine.get("settings") == other.get("settings")
         assert mine.get("heldout") == other.get("heldout")
 
@@ -122,7 +130,9 @@ def test_settings_as_a_list_or_as_an_object(small, tmp_path, finished):
 def test_held_out_and_test_samples_of_ones_own(small, tmp_path):
     seeds, heldout, test = small.records[:18], small.records[18:24], small.records[24:]
     result = align(seeds, heldout=heldout, test=test, out=tmp_path, model="scripted", settings=small.settings)
-    questions = {part: [r["question"] for r in lines(tmp_path / f"{part}.jsonl")] for part in ("seeds", "heldout", "test")}
+    questions = {
+        part: [r["question"] for r in lines(tmp_path / f"{part}.jsonl")] for part in ("seeds", "heldout", "test")
+    }
     assert questions == {
         "seeds": [r["question"] for r in seeds],
         "heldout": [r["question"] for r in heldout],
@@ -136,7 +146,7 @@ def test_held_out_and_test_samples_of_ones_own(small, tmp_path):
 
 def test_a_sample_that_is_both_learned_and_judged_is_refused(small, tmp_path):
     shouted = [{"question": small.records[3]["question"].upper(), "answer": "Yes."}]
-    with pytest.raises(InputError, match="1 samples are both learned from and judged by.*heldout-1 is seed-4"):
+    with pytest.raises(InputError, match=r"1 samples are both learned from and judged by.*heldout-1 is seed-4"):
         align(small.records, heldout=shouted, out=tmp_path / "run", model="scripted")
 
 
@@ -217,7 +227,7 @@ def test_every_error_is_an_isara_error_with_its_own_exit_code():
 
 
 def test_a_setting_that_does_not_exist(small, tmp_path):
-    with pytest.raises(SettingsError, match="filter.rogue: no such setting. Did you mean filter.rouge"):
+    with pytest.raises(SettingsError, match=r"filter\.rogue: no such setting\. Did you mean filter.rouge"):
         align(small.records, out=tmp_path / "run", settings=["filter.rogue=0.5"])
     assert not (tmp_path / "run").exists()
 

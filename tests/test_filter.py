@@ -373,7 +373,7 @@ thresholds = st.builds(
 
 
 @given(texts, st.one_of(st.none(), texts), st.lists(texts, max_size=3), thresholds, st.floats(0, 9), st.floats(-3, 3))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_no_text_breaks_a_rule_and_every_drop_says_what_it_measured(question, answer, others, wanted, nll, gain):
     known = neighbours(*others)
     judge = Sieve(wanted, known, neighbours("Why does bread rise?", prefix="heldout"))
@@ -399,7 +399,7 @@ def test_no_text_breaks_a_rule_and_every_drop_says_what_it_measured(question, an
 
 
 @given(texts, thresholds)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_a_held_out_question_is_dropped_whatever_the_settings(question, wanted):
     assume(rouge.tokens(question))
     judge = Sieve(wanted, neighbours(), neighbours("How hot is an oven?", question, prefix="heldout"))
@@ -411,7 +411,7 @@ def test_a_held_out_question_is_dropped_whatever_the_settings(question, wanted):
 
 
 @given(st.sampled_from(["rouge", "cosine"]), texts, st.lists(texts, min_size=1, max_size=4), shares)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_a_question_is_dropped_exactly_when_its_score_reaches_the_threshold(name, question, others, threshold):
     candidate = asked(question)
     drop = alike(name, threshold, neighbours(*others), "another")(candidate)
@@ -423,7 +423,7 @@ def test_a_question_is_dropped_exactly_when_its_score_reaches_the_threshold(name
 
 
 @given(texts, texts, st.lists(texts, max_size=3), st.sampled_from([repeated, echoed, copied]), st.floats(0, 1))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_an_answer_is_dropped_exactly_when_its_score_is_over_the_threshold(question, answer, shown, measure, threshold):
     candidate = answered(answer, question, shown=tuple(shown))
     drop = at_most("a rule", threshold, measure, "of it")(candidate)
@@ -432,7 +432,7 @@ def test_an_answer_is_dropped_exactly_when_its_score_is_over_the_threshold(quest
 
 
 @given(st.lists(texts, min_size=2, max_size=8))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_no_two_questions_that_pass_are_near_duplicates(questions):
     judge = sieve(question_words_min=1)
     passed = [question for i, question in enumerate(questions) if judge.question(asked(question, f"r1-{i}")) is None]

@@ -141,7 +141,9 @@ class Driver:
         order = {"folder": str(folder), "argv": argv, "kill_at": kill_at, "how": how, "force": force}
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
-        told = json.loads(self.process.stdout.readline())
+        line = self.process.stdout.readline()
+        assert line, self.complaints.read_text()
+        told = json.loads(line)
         assert told["code"] in (0, -signal.SIGKILL), self.complaints.read_text()
         return told["code"] != 0, told["points"]
 
@@ -161,13 +163,14 @@ def contents(folder):
     for name, key in (("manifest.json", "created"), ("summary.json", "seconds")):
         files[name] = {field: value for field, value in json.loads(files[name]).items() if field != key}
     page = files["report.html"].decode()
-    for pattern in (
-        r"<dt>Time</dt><dd><b>[^<]*</b>",
-        r'<table class="plot timings">.*?</table>',
-        r'<tr><th scope="row">Created</th><td>[^<]*</td></tr>',
+    for pattern, least in (
+        (r"<dt>Time</dt><dd><b>[^<]*</b>", 1),
+        (r'<tr><th scope="row">Created</th><td>[^<]*</td></tr>', 1),
+        # not there where no process lived to see the end of a stage that it began
+        (r'<h3>Time by stage</h3><table class="plot timings">.*?</table>', 0),
     ):
         page, found = re.subn(pattern, "", page, flags=re.DOTALL)
-        assert found == 1, pattern
+        assert least <= found <= 1, pattern
     files["report.html"] = page
     return files
 
@@ -244,7 +247,7 @@ def test_both_rounds_of_the_run_under_test_are_kept(reference):
 
 def test_a_kill_at_any_write_changes_nothing(driver, reference, moments, tmp_path):
     cases = [(kill_at, how) for kill_at in range(1, moments + 1) for how in ("whole", "torn")]
-    for kill_at, how in spread(cases, max(4, KILLS * 2 // 3)):
+    for kill_at, how in spread(cases, max(4, KILLS // 2)):
         folder = tmp_path / f"{kill_at}-{how}"
         killed, _ = driver.run(folder, kill_at=kill_at, how=how)
         assert killed, (kill_at, how)
@@ -289,7 +292,9 @@ def test_the_command_killed_at_random_moments_ends_the_same(command, reference, 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_run_with_a_word_and_it_goes_on(number, words, driver, reference, isara, tmp_path, monkeypatch):
+def test_a_signal_ends_the_run_with_a_word_and_it_goes_on(
+    number, words, driver, reference, isara, tmp_path, monkeypatch
+):
     process = start([sys.executable, "-c", SLOW, *words], tmp_path)
     wait_for((tmp_path / "run" / "base" / "done.json").exists, process)
 

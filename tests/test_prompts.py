@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 
@@ -37,7 +38,7 @@ shown = st.lists(samples, max_size=5)
 separators = st.sampled_from(SEPARATORS)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(shown, separators)
 def test_a_text_prompt_for_a_question_splits_back_into_the_questions_shown(demonstrations, labels):
     prompt = for_question(demonstrations, "text", labels)
@@ -46,7 +47,7 @@ def test_a_text_prompt_for_a_question_splits_back_into_the_questions_shown(demon
     assert last == labels.question
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(questions, shown, separators)
 def test_a_text_prompt_for_an_answer_splits_back_into_its_demonstrations_and_the_question(
     question, demonstrations, labels
@@ -61,7 +62,7 @@ def test_a_text_prompt_for_an_answer_splits_back_into_its_demonstrations_and_the
     assert blocks[-1] == f"{one_line(question)}\n{labels.answer}"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(questions, shown)
 def test_a_conversation_is_the_demonstrations_and_the_question_word_for_word(question, demonstrations):
     texts = [text for s in demonstrations for text in (s.question, s.answer)]
@@ -148,7 +149,9 @@ def run(request, tmp_path_factory):
         }
     )
     backend = Backend(Overheard(ScriptedModel(), heard), HashEmbedder(), Watched(heard), {"name": "s"}, {"name": "h"})
-    isara.align("misconceptions", out=folder, settings=wanted, backend=lambda settings: backend)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        isara.align("misconceptions", out=folder, settings=wanted, backend=lambda settings: backend)
     return request.param, folder, heard
 
 
@@ -303,7 +306,7 @@ pieces = st.one_of(st.text(max_size=8), st.sampled_from(MARKS))
 completions = st.lists(pieces, max_size=12).flatmap(lambda few: st.sampled_from([" ".join(few), "".join(few)]))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(completions)
 @example('"1. "rye""')
 @example("Answer: Answer: Q: rye")
@@ -316,7 +319,7 @@ def test_reading_a_question_never_fails_and_reading_it_again_changes_nothing(tex
         assert found.splitlines() == [found]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(completions)
 @example("A: A: rye")
 @example("\u2028Answer: a\n Q: b")
@@ -329,14 +332,14 @@ def test_reading_an_answer_never_fails_and_reading_it_again_changes_nothing(text
         assert found in text
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(completions)
 def test_what_is_read_was_written(text):
     found = parse_question(text)
     assert found is None or found in one_line(text)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(questions, separators)
 def test_a_question_comes_back_from_the_prompt_form_it_was_shown_in(question, labels):
     assert parse_question(f"{labels.question} {one_line(question)}") == parse_question(one_line(question))

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from isara import align, rouge
+from isara import Backend, align
 from isara.config import load_over
 from isara.errors import RunError, SettingsError
 from isara.replay import Replayed, replay
@@ -26,15 +26,9 @@ def ids(records):
     return tuple(record["id"] for record in records)
 
 
-def like_the_run(**changed):
-    return FilterSettings(**changed)
-
-
 @pytest.fixture(scope="module")
 def copier(small, tmp_path_factory):
     """A run whose model knows two held-out questions by heart, and says them again."""
-    from isara import Backend
-
     folder = tmp_path_factory.mktemp("runs") / "copier"
     seeds, heldout = small.records[:24], small.records[24:]
     memory = [record["question"] for record in heldout[:2]]
@@ -50,7 +44,7 @@ def copier(small, tmp_path_factory):
 
 
 def test_the_runs_own_settings_keep_what_the_run_kept_and_what_was_surplus(finished):
-    replayed = replay(finished, like_the_run())
+    replayed = replay(finished, FilterSettings())
     assert [found.round for found in replayed] == [1, 2]
     for found in replayed:
         folder = finished / f"round-{found.round}"
@@ -68,7 +62,7 @@ def test_the_runs_own_settings_keep_what_the_run_kept_and_what_was_surplus(finis
 
 def test_every_candidate_is_accounted_for_whatever_the_thresholds(finished):
     for threshold in THRESHOLDS:
-        for found in replay(finished, like_the_run(rouge=threshold)):
+        for found in replay(finished, FilterSettings(rouge=threshold)):
             drafted = json.loads((finished / f"round-{found.round}" / "round.json").read_text())["drafted"]
             assert len(found.kept_now) + len(found.unknown) + sum(found.dropped.values()) == drafted
 
@@ -76,7 +70,7 @@ def test_every_candidate_is_accounted_for_whatever_the_thresholds(finished):
 def test_a_looser_rouge_lets_no_fewer_pass(finished, copier):
     for run in (finished, copier):
         passed = [
-            [len(found.kept_now) + len(found.unknown) for found in replay(run, like_the_run(rouge=threshold))]
+            [len(found.kept_now) + len(found.unknown) for found in replay(run, FilterSettings(rouge=threshold))]
             for threshold in THRESHOLDS
         ]
         for number, counts in enumerate(zip(*passed, strict=True), start=1):
@@ -84,35 +78,44 @@ def test_a_looser_rouge_lets_no_fewer_pass(finished, copier):
         assert passed[0] < passed[-1]
 
 
-def test_what_a_looser_rouge_costs_it_costs_to_a_newcomer(finished, copier):
-    """Who passes now is compared with; only such a one may push out what was kept."""
-    for run in (finished, copier):
-        for found in replay(run, like_the_run(rouge=0.95, cosine=0.8)):
-            folder = run / f"round-{found.round}"
-            questions = {r["id"]: r["question"] for r in (*lines(folder / "kept.jsonl"), *lines(folder / "dropped.jsonl"))}
-            before = replay(run, like_the_run(cosine=0.8))[found.round - 1]
-            newcomers = {*found.kept_now, *found.unknown} - {*before.kept_now, *before.unknown}
-            embed = HashEmbedder().embed
-            for lost in set(before.kept_now) - set(found.kept_now):
-                assert any(
-                    (embed([questions[lost]]) @ embed([questions[name]]).T).item() >= 0.79
-                    or rouge.f1(questions[lost], questions[name]) >= 0.95
-                    for name in newcomers
-                )
+def test_a_looser_rouge_costs_what_is_close_to_one_that_it_lets_in(small, tmp_path):
+    """No law, then, that looser means more: the second passes at 0.85, and from then on the third is too close."""
+    words = "how many old bakers still take plain flour and warm water for every dark loaf that they sell at noon"
+    first = words.split()
+    second = [*first[:15], "we", "bring", "home", "by", "night"]
+    third = ["did", "some", *second[2:]]
+    questions = iter([" ".join(each) + "?" for each in (first, second, third)])
+
+    def respond(prompt, sampling, seed):
+        return next(questions) if sampling.temperature else f"It depends on the day, and on number {seed % 99}."
+
+    def backend(settings):
+        return Backend(ScriptedModel(respond), HashEmbedder(), ScriptedTrainer(), {"name": "m"}, {"name": "e"})
+
+    loose = ["filter.cosine=1.0", "filter.topic=-1", "filter.gain=-9", "answers.temperature=0"]
+    few = ["rounds=1", "target.accepted=3", "target.batch=3", "target.budget=1"]
+    align(small.records, out=tmp_path, settings=[*small.settings, *few, *loose], backend=backend)
+    changed = {"cosine": 1.0, "topic": -1.0, "gain": -9.0}
+    (strict,) = replay(tmp_path, FilterSettings(rouge=0.7, **changed))
+    (looser,) = replay(tmp_path, FilterSettings(rouge=0.85, **changed))
+    (loosest,) = replay(tmp_path, FilterSettings(rouge=0.95, **changed))
+    assert (strict.kept_now, strict.unknown) == (("r1-00001", "r1-00003"), ())
+    assert (looser.kept_now, looser.unknown, looser.lost) == (("r1-00001",), ("r1-00002",), ("r1-00003",))
+    assert (loosest.kept_now, loosest.unknown, loosest.lost) == (("r1-00001", "r1-00003"), ("r1-00002",), ())
 
 
 def test_a_stricter_rule_takes_from_what_was_kept_and_says_how_many(finished):
     kept = [record for n in (1, 2) for record in lines(finished / f"round-{n}" / "kept.jsonl")]
     words = sorted(record["scores"]["answer_words"] for record in kept)
     limit = int(words[len(words) // 2])
-    for found in replay(finished, like_the_run(answer_words_max=limit)):
+    for found in replay(finished, FilterSettings(answer_words_max=limit)):
         for record in lines(finished / f"round-{found.round}" / "kept.jsonl"):
             assert (record["id"] in found.lost) == (record["scores"]["answer_words"] > limit)
         assert found.dropped["answer_words"] >= len(found.lost)
 
 
 def test_what_was_dropped_before_it_was_answered_is_unknown_and_not_kept(copier):
-    (found,) = replay(copier, like_the_run(rouge=1.0, cosine=1.0))
+    (found,) = replay(copier, FilterSettings(rouge=1.0, cosine=1.0))
     answered = {r["id"] for r in lines(copier / "round-1" / "completions.jsonl") if r["stage"] == "answer"}
     assert found.unknown
     assert not answered & set(found.unknown)
@@ -124,7 +127,7 @@ def test_the_rules_for_held_out_questions_hold_at_their_loosest(copier):
     dropped = lines(copier / "round-1" / "dropped.jsonl")
     copies = {r["id"] for r in dropped if r["question"] in heldout}
     assert copies
-    for settings in (like_the_run(), like_the_run(heldout_rouge=1.0, heldout_cosine=1.0, rouge=1.0, cosine=1.0)):
+    for settings in (FilterSettings(), FilterSettings(heldout_rouge=1.0, heldout_cosine=1.0, rouge=1.0, cosine=1.0)):
         (found,) = replay(copier, settings)
         assert not copies & {*found.kept_now, *found.unknown}
         assert found.dropped["heldout_rouge"] >= len(copies)
@@ -133,7 +136,9 @@ def test_the_rules_for_held_out_questions_hold_at_their_loosest(copier):
 @pytest.mark.parametrize("setting", ["heldout_rouge=1.01", "heldout_cosine=2", "heldout_rouge=inf"])
 def test_the_rules_for_held_out_questions_cannot_be_set_to_nothing(finished, setting):
     recorded = json.loads((finished / "manifest.json").read_text(encoding="utf-8"))["settings"]
-    with pytest.raises(SettingsError, match=rf"filter\.{setting.partition('=')[0]}: expected a number above 0 and at most 1"):
+    with pytest.raises(
+        SettingsError, match=rf"filter\.{setting.partition('=')[0]}: expected a number above 0 and at most 1"
+    ):
         load_over(recorded, [f"filter.{setting}"])
 
 
@@ -147,7 +152,7 @@ def test_loosening_a_rule_for_held_out_questions_is_said(isara, finished, name):
 
 
 def test_a_second_round_is_compared_with_the_pool_it_had(finished):
-    (_, second) = replay(finished, like_the_run())
+    (_, second) = replay(finished, FilterSettings())
     dropped = [r for r in lines(finished / "round-2" / "dropped.jsonl") if r["rule"] in ("rouge", "cosine")]
     assert second.dropped.get("rouge", 0) + second.dropped.get("cosine", 0) == len(dropped) > 0
     assert json.loads((finished / "round-1" / "round.json").read_text())["kept"] is True
@@ -161,7 +166,7 @@ def test_a_replay_changes_no_file_even_of_a_round_under_way(run):
         with (folder / name).open("a", encoding="utf-8") as file:
             file.write('{"id": "r2-00099", "stage": "ques')
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.rglob("*") if path.is_file()}
-    found = replay(run, like_the_run())
+    found = replay(run, FilterSettings())
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.rglob("*") if path.is_file()} == before
     assert [each.round for each in found] == [1, 2]
     assert not found[1].lost
@@ -171,25 +176,25 @@ def test_what_was_cut_off_at_the_end_is_named(run):
     path = run / "round-1" / "completions.jsonl"
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(RunError, match=r"round-1/completions\.jsonl: \d+ bytes here, \d+ were written\. Restore it"):
-        replay(run, like_the_run())
+        replay(run, FilterSettings())
 
 
 def test_vectors_that_do_not_fit_their_samples_are_named(run):
     path = run / "samples.f16"
     path.write_bytes(path.read_bytes()[:-2])
     with pytest.raises(RunError, match=r"samples\.f16: \d+ numbers do not make 30 vectors"):
-        replay(run, like_the_run())
+        replay(run, FilterSettings())
 
 
 def test_a_folder_without_a_run(tmp_path):
     with pytest.raises(RunError, match="no run here"):
-        replay(tmp_path, like_the_run())
+        replay(tmp_path, FilterSettings())
 
 
 def test_a_run_that_has_drafted_nothing_yet(run):
     for number in (1, 2):
         shutil.rmtree(run / f"round-{number}")
-    assert replay(run, like_the_run()) == []
+    assert replay(run, FilterSettings()) == []
 
 
 def test_gained_and_lost_are_in_the_order_of_the_candidates():

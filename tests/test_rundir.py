@@ -304,8 +304,9 @@ def append(path, content):
         file.write(content)
 
 
-Killed.TestCase.settings = settings(max_examples=30, stateful_step_count=10, deadline=None)
-TestKilledJournal = Killed.TestCase
+@pytest.mark.usefixtures("unsynced")
+class TestKilledJournal(Killed.TestCase):
+    settings = settings(max_examples=25, stateful_step_count=10, deadline=None)
 
 
 def test_a_snapshot_reads_what_is_committed_and_touches_nothing(tmp_path):

@@ -71,11 +71,12 @@ def settings_from(config: Path | None, sets: list[str] | None, model: str | None
     return load(config, wanted)
 
 
-def show(text: str) -> None:
-    """Write text to standard output, its lines and spaces as they are, with control characters made visible."""
+def show(text: str, *, error: bool = False) -> None:
+    """Write text to standard output or error, its lines and spaces as they are, control characters made visible."""
     from isara.console import clean
 
-    typer.echo("".join(clean(part) if part.strip(" \n") else part for part in re.split("([ \n]+)", text)))
+    parts = re.split("([ \n]+)", text)
+    typer.echo("".join(clean(part) if part.strip(" \n") else part for part in parts), err=error)
 
 
 @app.command()
@@ -327,11 +328,9 @@ def main() -> None:
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
     try:
-        app()
+        app(prog_name="isara")
     except IsaraError as error:
-        from isara.console import clean
-
-        typer.echo("\n".join(clean(line) for line in f"isara: {error}".split("\n")), err=True)
+        show(f"isara: {error}", error=True)
         sys.exit(error.exit_code)
     except Stopped:
         typer.echo("\nisara: stopped. What is done is kept; start the same command again to go on.", err=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import functools
 import json
 import math
 import re
@@ -142,6 +143,7 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
     return [Change(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)]
 
 
+@functools.cache
 def _sections() -> dict[str, tuple[str, dict[str, Any]]]:
     """Return each section's sentence and the JSON schema of its fields; `""` holds the fields of no section."""
     schema = Settings.model_json_schema()

@@ -149,10 +149,11 @@ def settle(run: Path, wanted: dict[str, Any], *, force: bool) -> list[str]:
     if hash_in(old, "test") != hash_in(wanted, "test"):
         for arm in arms_in(run):
             (run / arm / "test.jsonl").unlink(missing_ok=True)
-    if old["isara"] != wanted["isara"]:
-        said.append(f"this run was begun with isara {old['isara']}; going on with {wanted['isara']}")
     write_json(path, wanted | {"created": old["created"]})
-    return [f"Computing {', '.join(folders)} again: {'; '.join(said)}."] if folders else []
+    told = [f"Computing {', '.join(folders)} again: {'; '.join(said)}."] if folders else []
+    if old["isara"] != wanted["isara"]:
+        told.append(f"This run was begun with isara {old['isara']}; going on with {wanted['isara']}.")
+    return told
 
 
 def arms_in(run: Path) -> list[str]:

@@ -8,6 +8,7 @@ difference comes with the smallest effect that so few samples would show, so tha
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -250,6 +251,7 @@ def _smallest_effect(differences: Floats, confidence: float) -> float | None:
     return _detectable(n, confidence) * float(np.std(differences, ddof=1)) / math.sqrt(n)
 
 
+@functools.cache
 def _detectable(n: int, confidence: float, power: float = 0.8) -> float:
     """
     Return the smallest effect, in standard errors, that a two-sided paired t-test of n items detects with that power.

@@ -101,9 +101,9 @@ def stopped(rounds: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], *,
         return "The run has not ended."
     failures = failures_at_end(rounds)
     if failures >= settings["gate"]["patience"]:
-        rounds_word = "round" if failures == 1 else "rounds"
-        return f"Stopped after round {len(rounds)}: the last {failures} {rounds_word} did not help."
-    return f"All {len(rounds)} rounds asked for were run."
+        which = "it" if failures == 1 else f"the last {failures} rounds"
+        return f"Stopped after round {len(rounds)}: {which} did not help."
+    return f"All {len(rounds)} rounds asked for were run." if len(rounds) > 1 else "The 1 round asked for was run."
 
 
 def table(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -102,8 +103,16 @@ def state_of(adapted: dict[str, AdaptedLinear]) -> dict[str, Tensor]:
     return state
 
 
+def state_names(adapted: dict[str, AdaptedLinear]) -> set[str]:
+    """Return the names PEFT gives the factors of adapted layers."""
+    return {f"base_model.model.{name}.{part}.weight" for name in adapted for part in ("lora_A", "lora_B")}
+
+
 def load_state(adapted: dict[str, AdaptedLinear], state: dict[str, Tensor]) -> None:
     """Put saved factors into the adapted layers; raises BackendError where they are another model's."""
+    unknown = sorted(state.keys() - state_names(adapted))
+    if unknown:
+        raise BackendError(f"adapter: no place in this model for {unknown[0]!r} ({len(unknown)} such tensors).")
     with torch.no_grad():
         for name, layer in adapted.items():
             for factor, part in ((layer.a, "lora_A"), (layer.b, "lora_B")):
@@ -117,7 +126,7 @@ def read_state(folder: Path) -> dict[str, Tensor]:
     """Return the factors in an adapter folder."""
     try:
         state: dict[str, Tensor] = load_file(folder / "adapter_model.safetensors")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise BackendError(f"{folder}: no readable adapter here ({error}).") from error
     return state
 

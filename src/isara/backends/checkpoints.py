@@ -62,12 +62,12 @@ def locate(name: str, revision: str | None = None) -> Checkpoint:
 def downloaded(name: str, revision: str | None) -> Path:
     """Return the local folder of a Hugging Face model, fetched where it is not here yet."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         kept = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
         return Path(snapshot_download(name, revision=revision, allow_patterns=kept))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise BackendError(
             f"model.name: could not fetch {name!r} from Hugging Face ({type(error).__name__}). "
             "Check the name and the connection, or give a local folder."

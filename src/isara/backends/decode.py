@@ -77,7 +77,9 @@ def take(
         return
     lane.tokens.append(token)
     lane.logs.append(log)
-    if stops and any(stop in to_text(lane.tokens[-16:]) for stop in stops):
+    # A token is a byte at least, so no stop string that ends here begins before these.
+    tail = max(16, *(len(stop.encode()) + 3 for stop in stops)) if stops else 0
+    if stops and any(stop in to_text(lane.tokens[-tail:]) for stop in stops):
         whole = to_text(lane.tokens)
         cut = min((at for stop in stops if (at := whole.find(stop)) >= 0), default=-1)
         # A tail can show a stop that the whole text does not, when it begins within a character.
@@ -119,17 +121,25 @@ def pick(logits: Tensor, sampling: Sampling, draws: Tensor) -> tuple[Tensor, Ten
 
 def nucleus(logits: Tensor, top_p: float, draws: Tensor) -> Tensor:
     """Sample each row from the smallest set of tokens that holds `top_p` of the probability."""
-    size = min(_HEAD, logits.shape[1])
     total = logits.logsumexp(-1, keepdim=True)
-    values, tokens = logits.topk(size, dim=-1)
+    values, tokens = logits.topk(min(_HEAD, logits.shape[1]), dim=-1)
     shares = (values - total).double().exp()
-    if bool((shares.sum(-1) < top_p).any()) and size < logits.shape[1]:
-        values, tokens = logits.sort(dim=-1, descending=True, stable=True)
-        shares = (values - total).double().exp()
+    chosen = tokens.gather(1, place_in(shares, top_p, draws)[:, None])[:, 0]
+    # Sorted row by row, so that what a row gets does not depend on its neighbours.
+    short = (shares.sum(-1) < top_p).nonzero()[:, 0]
+    if len(short) and values.shape[1] < logits.shape[1]:
+        values, tokens = logits[short].sort(dim=-1, descending=True, stable=True)
+        shares = (values - total[short]).double().exp()
+        chosen[short] = tokens.gather(1, place_in(shares, top_p, draws[short])[:, None])[:, 0]
+    return chosen
+
+
+def place_in(shares: Tensor, top_p: float, draws: Tensor) -> Tensor:
+    """Return where in each row of falling probabilities the draw lands; the first place always counts."""
     before = shares.cumsum(-1) - shares
     shares = torch.where(before < top_p, shares, 0.0)
     shares[:, 0] = shares[:, 0].clamp_min(1e-300)
     ends = shares.cumsum(-1)
     place = (ends <= draws[:, None] * ends[:, -1:]).sum(-1).clamp_max(shares.shape[1] - 1)
     last = (shares > 0).sum(-1) - 1
-    return tokens.gather(1, torch.minimum(place, last)[:, None])[:, 0]
+    return torch.minimum(place, last)

@@ -39,7 +39,7 @@ class SentenceEmbedder:
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Return float32 vectors of length 1, shape (texts, dimensions)."""
-        if not texts:
-            return np.zeros((0, self._model.get_sentence_embedding_dimension() or 0), dtype=np.float32)
-        vectors = self._model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False, batch_size=64)
-        return np.asarray(vectors, dtype=np.float32)
+        # No texts still make an array of the right width, and only an encoded one says what that is.
+        wanted = list(texts) or [""]
+        vectors = self._model.encode(wanted, normalize_embeddings=True, show_progress_bar=False, batch_size=64)
+        return np.asarray(vectors, dtype=np.float32)[: len(texts)]

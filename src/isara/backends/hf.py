@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from isara.backends.adapter import wear
@@ -14,6 +16,7 @@ from isara.backends.checkpoints import Checkpoint
 from isara.backends.decode import Lane, decode
 from isara.backends.packing import IMPLEMENTATION, Layout, register
 from isara.backends.quiet import quiet_loading
+from isara.backends.selfcheck import check_packing, refusal
 from isara.backends.template import Encoder
 from isara.errors import BackendError
 from isara.protocols import Completion, Likelihood, Prompt, Sampling
@@ -49,11 +52,15 @@ def load_network(folder: Path, device: torch.device, dtype: torch.dtype) -> Netw
             network = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=dtype, attn_implementation=IMPLEMENTATION, use_safetensors=True, local_files_only=True
             )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        if error.args == (IMPLEMENTATION,):
+            raise BackendError(refusal(folder, "its attention cannot be replaced")) from error
         raise BackendError(
             f"{folder}: not a causal language model that transformers can load here ({error})."
         ) from error
-    return network.to(device).eval()
+    network = network.to(device).eval()
+    check_packing(network, folder)
+    return network
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -131,12 +138,18 @@ class TransformersModel:
             with torch.inference_mode():
                 finished = decode(self.network, [lanes[i] for i in group], sampling, ends, self.tokenizer.decode)
             for i, completion in zip(group, finished, strict=True):
-                done[i] = completion
+                done[i] = self.checked(prompts[i], lanes[i], completion)
         return [completion for completion in done if completion is not None]
+
+    def checked(self, prompt: Prompt, lane: Lane, completion: Completion) -> Completion:
+        """Return a completion, without its likelihood where its text would be scored as other tokens."""
+        if completion.likelihood is None or self.encoder.completion(prompt, completion.text) == lane.tokens:
+            return completion
+        return replace(completion, likelihood=None)
 
     def ends(self) -> frozenset[int]:
         """Return every token that ends a completion."""
-        ends = {self.encoder.end}
+        ends = {self.encoder.end, *self.encoder.user_ends}
         if self.tokenizer.eos_token_id is not None:
             ends.add(self.tokenizer.eos_token_id)
         configured = self.network.generation_config.eos_token_id

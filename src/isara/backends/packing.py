@@ -33,6 +33,8 @@ class Layout:
         self.device = device
         self.room = room
         self.decoding = False
+        self.windows: set[int | None] = set()
+        """The sliding windows that layers asked for; None for a layer that sees everything before it."""
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
         self.lengths = torch.tensor(lengths, device=device)
@@ -101,9 +103,11 @@ def attend(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **unused: Any,
 ) -> tuple[Tensor, None]:
     """Attend within each sequence of a packed row; see transformers' `AttentionInterface` for the arguments."""
+    layout.windows.add(sliding_window)
     layer: int = module.layer_idx if layer_idx is None else layer_idx  # type: ignore[assignment]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if layout.decoding:
@@ -112,16 +116,17 @@ def attend(
             far = layout.lengths[:, None] - torch.arange(seen.shape[1], device=seen.device)[None, :]
             seen = seen & (far < sliding_window)
         grouped = _grouped(query[0].transpose(0, 1)[:, :, None, :], keys.shape[1])
-        out = _explicit(grouped, keys, values, seen[:, None, None, None, :], scale, softcap)
+        out = _explicit(grouped, keys, values, seen[:, None, None, None, :], scale, softcap, s_aux)
         return out.reshape(1, layout.count, query.shape[1], -1), None
     q, k, v = layout.split(query), layout.split(key), layout.split(value)
     layout.remember(layer, k, v)
     windowed = sliding_window is not None and layout.longest > sliding_window
     # The CPU's fused kernel is slow in backward for short sequences in bfloat16 (15 ms a layer against 1 ms).
     slow_backward = query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad
-    if windowed or softcap is not None or slow_backward:
+    if windowed or softcap is not None or s_aux is not None or slow_backward:
         mask = _causal(layout.longest, sliding_window if windowed else None, query.device)
-        out = _explicit(_grouped(q, k.shape[1]), k, v, mask, scale, softcap).reshape(q.shape[:3] + v.shape[-1:])
+        grouped = _grouped(q, k.shape[1])
+        out = _explicit(grouped, k, v, mask, scale, softcap, s_aux).reshape(q.shape[:3] + v.shape[-1:])
     else:
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True)
     return layout.join(out), None
@@ -138,15 +143,26 @@ def _causal(length: int, window: int | None, device: torch.device) -> Tensor:
     return seen if window is None else seen.triu(1 - window)
 
 
-def _explicit(query: Tensor, key: Tensor, value: Tensor, seen: Tensor, scale: float, softcap: float | None) -> Tensor:
-    """Attention written out; query is (batch, key heads, group, length, size)."""
+def _explicit(
+    query: Tensor, key: Tensor, value: Tensor, seen: Tensor, scale: float, softcap: float | None, sinks: Tensor | None
+) -> Tensor:
+    """
+    Attention written out; query is (batch, key heads, group, length, size).
+
+    `sinks` has one logit for each query head, which takes its share of the attention and gives nothing (GPT-OSS).
+    """
     batch, heads, group, length, size = query.shape
     flat = query.reshape(batch, heads, group * length, size)
     weights = (flat @ key.transpose(-1, -2)).view(batch, heads, group, length, -1).float() * scale
     if softcap is not None:
         weights = torch.tanh(weights / softcap) * softcap
-    weights = weights.masked_fill(~seen, float("-inf")).softmax(-1).to(value.dtype)
-    out = weights.view(batch, heads, group * length, -1) @ value
+    weights = weights.masked_fill(~seen, float("-inf"))
+    if sinks is not None:
+        column = sinks.float().view(1, heads, group, 1, 1).expand(batch, -1, -1, length, -1)
+        weights = torch.cat([weights, column], -1).softmax(-1)[..., :-1]
+    else:
+        weights = weights.softmax(-1)
+    out = weights.to(value.dtype).reshape(batch, heads, group * length, -1) @ value
     return out.view(batch, heads * group, length, -1)
 
 

@@ -29,6 +29,8 @@ class Template:
     user_close: str
     assistant_open: str
     assistant_close: str
+    space: str = ""
+    """What stands before the words of an answer; tokenizers make one token of it and the first word."""
     faithful: bool = True
     """Whether putting the pieces together gives what the model's own template gives, system prompt aside."""
 
@@ -37,7 +39,8 @@ class Template:
         pieces: list[tuple[str, bool]] = [(self.head, False)]
         for turn in chat.turns:
             opened, closed = self.around(turn.role)
-            pieces += [(opened, False), (turn.text, True), (closed, False)]
+            text = self.space + turn.text if turn.role == "assistant" else turn.text
+            pieces += [(opened, False), (text, True), (closed, False)]
         return [*pieces, (self.around(chat.opens)[0], False)]
 
     def around(self, role: Role) -> tuple[str, str]:
@@ -66,40 +69,50 @@ def chat_template(tokenizer: Tokenizer) -> Template | None:
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=go_on)
         return str(text)
 
-    return take_apart(render, tokenizer.bos_token or "")
+    return take_apart(render, tokenizer.bos_token or "", tokenizer.eos_token or "")
 
 
-def take_apart(render: Callable[..., str], bos: str) -> Template:
+def take_apart(render: Callable[..., str], bos: str = "", eos: str = "") -> Template:
     """Find the pieces of a template from what it renders; raises BackendError where turns cannot be told apart."""
     ask, reply, again = "isarauserone", "isaraassistantone", "isarausertwo"
     turns = (Turn("user", ask), Turn("assistant", reply), Turn("user", again))
     whole = render(turns)
-    if not whole.find(ask) < whole.find(reply) < whole.find(again) or ask not in whole:
+    if not -1 < whole.find(ask) < whole.find(reply) < whole.find(again):
         raise BackendError(
             "model.name: the chat template does not show user and assistant turns in order. "
             "Set answers.style and questions.style to 'text'."
         )
     lead, rest = whole.split(ask, 1)
     between, rest = rest.split(reply, 1)
-    boundary, _ = rest.split(again, 1)
-    assistant_close = render(turns[:2]).split(reply, 1)[1]
+    boundary = rest.split(again, 1)[0]
     opened = render(turns[:1], go_on=True).split(ask, 1)[1]
-    user_close = render(turns[:1]).split(ask, 1)[1]
+    user_close = closing(render(turns[:1]).split(ask, 1)[1], opened, eos)
     # Some templates open the assistant's turn by themselves even when not asked to; then nothing closes the user's.
-    user_close = user_close if opened.startswith(user_close) and opened != user_close else ""
-    if boundary.startswith(assistant_close):
-        user_open = boundary[len(assistant_close) :]
-    else:
-        user_open, assistant_close = boundary, ""
-    head = bos if bos and lead.startswith(bos) and not user_open.startswith(bos) else ""
-    assistant_open = opened[len(user_close) :]
-    pieces = Template(head, user_open, user_close, assistant_open, assistant_close)
-    faithful = lead.endswith(user_open) and between == user_close + assistant_open
-    return (
-        Template(head, user_open, user_close, assistant_open, assistant_close, faithful=faithful)
-        if not faithful
-        else pieces
+    user_close = "" if user_close == opened else user_close
+    # Where the text's end also ends an answer, finished turns tend to be closed as the user's are.
+    assistant_close = closing(render(turns[:2]).split(reply, 1)[1], boundary, eos) or closing(user_close, boundary, eos)
+    user_open = boundary[len(assistant_close) :]
+    # A finished turn shows how answers begin; the invitation to answer may add a thought, or leave out a space.
+    known = between.startswith(user_close)
+    shown = (between if known else opened)[len(user_close) :]
+    assistant_open = shown.rstrip(" ")
+    return Template(
+        head=bos if bos and lead.startswith(bos) and not user_open.startswith(bos) else "",
+        user_open=user_open,
+        user_close=user_close,
+        assistant_open=assistant_open,
+        assistant_close=assistant_close,
+        space=shown[len(assistant_open) :],
+        faithful=lead.endswith(user_open) and known and opened.rstrip(" ") == user_close + assistant_open,
     )
+
+
+def closing(tail: str, follows: str, eos: str) -> str:
+    """Return what closes a turn: how the text ends after it, as far as that also stands before the next turn."""
+    if follows.startswith(tail):
+        return tail
+    tail = tail.removesuffix(eos)
+    return tail if follows.startswith(tail) else ""
 
 
 class Encoder:
@@ -111,17 +124,19 @@ class Encoder:
         self.markers = tuple(sorted({str(token) for token in tokenizer.all_special_tokens} | added_markers(tokenizer)))
         self.end = end_of_turn(tokenizer, self.template)
         """The token that ends an answer: it closes the assistant's turn, or the text."""
+        asked = self.template.user_close + self.template.assistant_open if self.template else ""
+        self.user_ends = frozenset(marker_ids(tokenizer, asked)[:1])
+        """The token that ends a question, where the template has one."""
 
     def prompt(self, prompt: Prompt) -> list[int]:
         """Return the ids of a prompt, its last turn open."""
         if isinstance(prompt, str):
-            return self.start() + self.content(prompt)
+            return self.start() + self.content(prompt) or self.nothing()
         template = self.template or PLAIN
         pieces = template.pieces(prompt)
-        start = [] if template.head else self.start() if self.template is None else []
+        ids = self.start() if self.template is None else []
         if not any(is_content and self.marked(text) for text, is_content in pieces):
-            return start + self.ids("".join(text for text, _ in pieces))
-        ids = start
+            return ids + self.ids("".join(text for text, _ in pieces))
         for text, is_content in pieces:
             ids = ids + (self.content(text) if is_content else self.ids(text))
         return ids
@@ -130,12 +145,16 @@ class Encoder:
         """Return the ids of a completion as they follow that prompt, the end of the turn not included."""
         return self.content(self.spaced(prompt, completion))
 
-    @staticmethod
-    def spaced(prompt: Prompt, completion: str) -> str:
-        """Put the space between a plain prompt and its completion where tokenizers learned it: in front of the word."""
-        if isinstance(prompt, str) and prompt and not prompt[-1].isspace():
-            return " " + completion
-        return completion
+    def spaced(self, prompt: Prompt, completion: str) -> str:
+        """Put the space between a prompt and its completion where tokenizers learned it: in front of the word."""
+        if isinstance(prompt, Chat):
+            return self.template.space + completion if self.template and prompt.opens == "assistant" else completion
+        return " " + completion if prompt and not prompt[-1].isspace() else completion
+
+    def nothing(self) -> list[int]:
+        """Return a prompt for text that comes after nothing: the beginning of a text, or the end of one before it."""
+        tokenizer = self.tokenizer
+        return [self.end if tokenizer.bos_token_id is None else int(tokenizer.bos_token_id)]
 
     def start(self) -> list[int]:
         """Return what the model expects before any plain text: its beginning-of-text token, where it adds one."""
@@ -167,14 +186,16 @@ def added_markers(tokenizer: Tokenizer) -> set[str]:
 
 def end_of_turn(tokenizer: Tokenizer, template: Template | None) -> int:
     """Return the id of the token that ends an answer; raises BackendError where the model has none."""
-    if template is not None and template.assistant_close:
-        ids = tokenizer(template.assistant_close, add_special_tokens=False).input_ids
-        special = set(tokenizer.all_special_ids) | {
-            number for number, token in tokenizer.added_tokens_decoder.items() if token.special
-        }
-        for number in ids:
-            if number in special:
-                return int(number)
+    markers = marker_ids(tokenizer, template.assistant_close if template else "")
+    if markers:
+        return markers[0]
     if tokenizer.eos_token_id is None:
         raise BackendError("model.name: the tokenizer has no end-of-text token, so answers could never end.")
     return int(tokenizer.eos_token_id)
+
+
+def marker_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Return the ids of the markers in a piece of a template, in order."""
+    markers = set(tokenizer.all_special_ids)
+    markers |= {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return [int(number) for number in tokenizer(text, add_special_tokens=False).input_ids if number in markers]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,9 @@ from isara.backends.packing import Layout
 from isara.backends.template import Encoder
 from isara.protocols import Example, Step, Trained
 from isara.settings import TrainSettings
+
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""What AdamW remembers of each tensor."""
 
 Pair = tuple[list[int], list[int]]
 """Token ids of a prompt, and of the completion after it with the end of the turn."""
@@ -75,7 +80,7 @@ class TransformersTrainer:
             loss = weights.step(batch, optimiser)
             scores = weights.score(judged) if number in checks else None
             state.add(Step(number, steps, loss, scores))
-            if self.settings.keep == "last" or state.best_step == number:
+            if self.settings.keep == "best" and state.best_step == number:
                 state.best = weights.copy()
             if number % self.settings.checkpoint == 0 and number < steps:
                 savepoint.save(weights, optimiser, state)
@@ -197,8 +202,9 @@ class Savepoint:
         tensors = {f"weights/{name}": tensor.contiguous() for name, tensor in weights.copy().items()}
         tensors |= {f"best/{name}": tensor.contiguous() for name, tensor in progress.best.items()}
         for name, tensor in weights.named().items():
-            moments = optimiser.state[tensor]
-            tensors |= {f"{key}/{name}": moments[key].detach().cpu().clone() for key in ("exp_avg", "exp_avg_sq")}
+            # A tensor that no example has used yet has no moments: an expert, an image tower.
+            moments = optimiser.state.get(tensor, {})
+            tensors |= {f"{key}/{name}": moments[key].detach().cpu().clone() for key in _MOMENTS if key in moments}
         curve = [[step.number, step.of, step.loss, step.heldout] for step in progress.curve]
         scratch = self.path.with_name(self.path.name + ".writing")
         save_file(tensors, scratch, metadata={"curve": json.dumps(curve), "best_step": str(progress.best_step)})
@@ -219,10 +225,11 @@ class Savepoint:
         ]
         weights.put({name.removeprefix("weights/"): t for name, t in tensors.items() if name.startswith("weights/")})
         for name, tensor in weights.named().items():
-            optimiser.state[tensor] = {
-                "step": torch.tensor(float(len(curve))),
-                **{key: tensors[f"{key}/{name}"].to(tensor.device) for key in ("exp_avg", "exp_avg_sq")},
-            }
+            moments = {key: tensors[f"{key}/{name}"] for key in _MOMENTS if f"{key}/{name}" in tensors}
+            if moments:
+                on_device = {key: moments[key].to(tensor.device) for key in ("exp_avg", "exp_avg_sq")}
+                # AdamW counts its steps on the CPU, whatever the device.
+                optimiser.state[tensor] = {"step": moments["step"], **on_device}
         best = {name.removeprefix("best/"): t for name, t in tensors.items() if name.startswith("best/")}
         return Progress(curve, best, int(metadata["best_step"]))
 
@@ -280,18 +287,32 @@ def draw_order(weights: Sequence[float], count: int, seed: int) -> list[int]:
     """
     generator = torch.Generator().manual_seed(seed)
     offsets = torch.rand(len(weights), generator=generator, dtype=torch.float64).tolist()
-    total = sum(weights)
-    places = []
-    for i, (weight, offset) in enumerate(zip(weights, offsets, strict=True)):
-        share = weight / total * count
-        copies = int(share + 1 + 1e-9)
-        places += [((copy + offset) / share, i) for copy in range(copies)] if share > 0 else []
-    return [i for _, i in sorted(places)[:count]]
+    places = [
+        ((copy + offsets[i]) / copies, i)
+        for i, copies in enumerate(copies_of(weights, count, generator))
+        for copy in range(copies)
+    ]
+    return [i for _, i in sorted(places)]
+
+
+def copies_of(weights: Sequence[float], count: int, generator: torch.Generator) -> list[int]:
+    """Return how often each example is drawn: its share of `count` rounded up or down, `count` in all."""
+    copies = [0] * len(weights)
+    order = torch.randperm(len(weights), generator=generator).tolist()
+    # Systematic sampling: the shares lie end to end in random order, and the copies are the whole numbers they cover.
+    passed = list(accumulate(weights[i] for i in order))
+    start = float(torch.rand(1, generator=generator, dtype=torch.float64))
+    reached = 0
+    for i, sofar in zip(order, passed, strict=True):
+        end = min(count, math.floor(start + count * (sofar / passed[-1])))
+        copies[i], reached = end - reached, end
+    return copies
 
 
 def check_steps(steps: int, checks: int) -> frozenset[int]:
     """Return after which steps the held-out samples are scored: evenly spread, the last one included."""
-    return frozenset(round(steps * (i + 1) / checks) for i in range(min(checks, steps))) - {0}
+    checks = min(checks, steps)
+    return frozenset(round(steps * (i + 1) / checks) for i in range(checks))
 
 
 def schedule(step: int, steps: int) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 
 from isara.events import Event, Watch
 from isara.filter import Candidate, Drop, Sieve
+from isara.heldout import refuse_nan
 from isara.prompts import (
     Style,
     answer_stops,
@@ -253,6 +254,8 @@ class Draft:
         bare = model.score(
             [(for_answer(c.question or "", [], stage.style, stage.separators), c.answer or "") for c, _, _ in judged]
         )
+        for likelihoods in (bare, [likelihood for likelihood in known if likelihood is not None]):
+            refuse_nan(model, [candidate.id for candidate, _, _ in judged], likelihoods)
         return [
             {
                 "id": candidate.id,

@@ -77,11 +77,11 @@ class Judge:
         """
         answers = [sample.answer for sample in samples]
         own = model.score(list(zip(self.prompts(samples, vectors, shown=retrieved), answers, strict=True)))
-        refuse_nan(model, samples, own)
+        refuse_nan(model, [sample.id for sample in samples], own)
         shown: Sequence[Likelihood | None] = [None] * len(samples)
         if both and not retrieved:
             scored = model.score(list(zip(self.prompts(samples, vectors, shown=True), answers, strict=True)))
-            refuse_nan(model, samples, scored)
+            refuse_nan(model, [sample.id for sample in samples], scored)
             shown = scored
         return [
             {
@@ -116,12 +116,12 @@ class Judge:
         ]
 
 
-def refuse_nan(model: Model, samples: Sequence[Sample], scored: Sequence[Likelihood]) -> None:
+def refuse_nan(model: Model, names: Sequence[str], scored: Sequence[Likelihood]) -> None:
     """Raise BackendError where a likelihood is no finite number: no mean would survive it."""
-    for sample, likelihood in zip(samples, scored, strict=True):
+    for name, likelihood in zip(names, scored, strict=True):
         if not math.isfinite(likelihood.total):
             raise BackendError(
-                f"{model.name}: the NLL of {sample.id} is {-likelihood.total}, no number to compare. "
+                f"{model.name}: the NLL of {name} is {-likelihood.total}, no number to compare. "
                 "Set model.dtype='float32'; where the weights are tuned ones, lower train.learning_rate."
             )
 

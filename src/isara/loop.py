@@ -65,7 +65,8 @@ def rounds(run: Run) -> None:
         failures = 0 if kept else failures + 1
         finish_round(run, number, generator, drafted, pool, kept=kept, why=why)
         if failures >= run.settings.gate.patience and number < run.settings.rounds:
-            run.say(f"Stopped after round {number}: {failures} in a row did not help.")
+            helped = "it did not help" if failures == 1 else f"{failures} rounds in a row did not help"
+            run.say(f"Stopped after round {number}: {helped}.")
             skip_after(run, number)
             return
 

@@ -112,10 +112,12 @@ def locked(run: Path) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             file.seek(0)
             holder = file.read().strip() or "another process"
             raise RunError(f"{run}: in use by {holder}. Wait for it, or give another --out.") from error
+        except OSError as error:
+            raise RunError(f"{run}: this file system has no locks ({error.strerror}). Give another --out.") from error
         file.truncate(0)
         started = time.strftime("%Y-%m-%d %H:%M:%S")
         file.write(f"process {os.getpid()} on {socket.gethostname()}, started {started}\n")

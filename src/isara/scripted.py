@@ -22,7 +22,8 @@ _SETTINGS = (
     "in winter", "by hand", "on a rainy day", "at short notice", "for a beginner", "in one go", "on a small budget",
     "far from home", "late at night", "the old way", "for two people", "on the first try",
 )  # fmt: skip
-_BABBLE = ("zxqv", "vrtk", "qpfh", "jxwz", "kvzd", "bqxr")
+BABBLE = ("zxqv", "vrtk", "qpfh", "jxwz", "kvzd", "bqxr")
+"""Words of an answer that the model itself finds unlikely; the `confidence` rule is to meet some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ def write_answer(rng: random.Random, scene: Scene, question: str, most: int) -> 
         (0.015, " ".join(rng.choice(nearest.split()) for _ in range(most + 1))),
         (0.01, ""),
         (0.01, "…"),
-        (0.02, " ".join(rng.choice(_BABBLE) for _ in range(9)) + scene.goes_on),
+        (0.02, " ".join(rng.choice(BABBLE) for _ in range(9)) + scene.goes_on),
         otherwise=lambda: _varied(rng, nearest, question) + scene.goes_on,
     )
 
@@ -163,7 +164,7 @@ def _drawn(rng: random.Random, *outcomes: tuple[float, str], otherwise: Callable
 def judge(scene: Scene, completion: str, strength: float) -> float:
     """Make up an NLL per token: lower with demonstrations in the words of the completion, and with training."""
     words = set(tokens(completion))
-    if words and len(words & set(_BABBLE)) > len(words) / 2:
+    if words and len(words & set(BABBLE)) > len(words) / 2:
         return 4.2 + 0.8 * noise("babble", completion)
     nll = 2.0 + 0.9 * noise("difficulty", completion)
     if scene.demonstrations:

@@ -164,7 +164,7 @@ def verdict(
     said = [winner(judged, rounds)]
     if best is not None and best != "base":
         said += [words(judged, best, against) for against in ("base", "seeds-only", "retrieved") if against != best]
-    said += [keeps(best)]
+    said += [keeps(best, winning=winning_arm(judged))]
     if test is None:
         said.append(
             f"These {heldout['n']} held-out samples also chose the training steps and the round, so they flatter what "
@@ -222,8 +222,18 @@ def words(judged: Mapping[str, Any], arm: str, against: str) -> str:
     return str(found["words"]) if found else ""
 
 
-def keeps(best: str | None) -> str:
-    """Say which weights are the result."""
+def winning_arm(judged: Mapping[str, Any]) -> str:
+    """Return the arm with the lowest mean."""
+    return str(min(judged["arms"], key=lambda row: row["mean"])["arm"])
+
+
+def keeps(best: str | None, *, winning: str) -> str:
+    """Say which weights are the result, and why they are not the winner's where a round won and was not kept."""
+    if winning.startswith("round-") and winning != best:
+        return (
+            f"The result is {label(best or 'base')} all the same: the gate decides by the held-out samples and by "
+            f"gate.min_gain, and did not keep {label(winning)}."
+        )
     if best in (None, "base"):
         return "The result is the untouched model: no tuned weights were better on the held-out samples."
     return f"The result is {label(str(best))}: its weights are in {best}/adapter."

@@ -121,15 +121,18 @@ def attend(
     q, k, v = layout.split(query), layout.split(key), layout.split(value)
     layout.remember(layer, k, v)
     windowed = sliding_window is not None and layout.longest > sliding_window
-    # The CPU's fused kernel is slow in backward for short sequences in bfloat16 (15 ms a layer against 1 ms).
-    slow_backward = query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad
-    if windowed or softcap is not None or s_aux is not None or slow_backward:
+    if windowed or softcap is not None or s_aux is not None or _slow_fused(query):
         mask = _causal(layout.longest, sliding_window if windowed else None, query.device)
         grouped = _grouped(q, k.shape[1])
         out = _explicit(grouped, k, v, mask, scale, softcap, s_aux).reshape(q.shape[:3] + v.shape[-1:])
     else:
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True)
     return layout.join(out), None
+
+
+def _slow_fused(query: Tensor) -> bool:
+    """Return whether the fused kernel would be slow: in backward on a CPU (15 ms a layer against 1 ms in bfloat16)."""
+    return query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad
 
 
 def _grouped(query: Tensor, heads: int) -> Tensor:

@@ -8,7 +8,7 @@ from isara.errors import RunError
 from isara.manifest import ARMS
 from isara.rundir import Events, write_json, write_jsonl
 from isara.settings import Settings
-from isara.summary import best_arm, label, summarise
+from isara.summary import best_arm, label, summarise, write_summary
 
 pytestmark = pytest.mark.usefixtures("unsynced")
 
@@ -305,6 +305,8 @@ def test_a_run_that_has_just_begun_has_a_summary(tmp_path):
 
 def test_the_summary_is_written_down_as_it_is_returned(tmp_path):
     found = make(tmp_path, baselines(2.0, 1.8, 1.7) | {"round-1": around(1.4, phase=3)}, kept=[1])
+    assert not (tmp_path / "summary.json").exists(), "asking for a summary writes nothing"
+    assert write_summary(tmp_path) == found
     assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8")) == json.loads(json.dumps(found))
 
 

@@ -1,3 +1,4 @@
+import functools
 import re
 
 import pytest
@@ -163,13 +164,9 @@ def tokenizer_of(family):
     return tokenizer(template, special, **marks)
 
 
-ENCODERS = {}
-
-
+@functools.cache
 def encoder_of(family):
-    if family not in ENCODERS:
-        ENCODERS[family] = Encoder(tokenizer_of(family))
-    return ENCODERS[family]
+    return Encoder(tokenizer_of(family))
 
 
 def rendered(family, turns):

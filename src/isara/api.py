@@ -97,7 +97,7 @@ def align(
         for sentence in manifest.settle(folder, wanted, force=force):
             watch(Event("say", {"text": sentence, "level": "warning"}))
         run_loop(Run(folder, chosen, made.model, made.embedder, made.trainer, learned, judged, samples["test"], watch))
-        found = summary.summarise(folder)
+        found = summary.write_summary(folder)
         write_report(folder)
     return as_result(folder, found)
 

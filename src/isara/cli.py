@@ -240,9 +240,9 @@ def status(run_folder: RunArgument) -> None:
 def report(run_folder: RunArgument) -> None:
     """Write report.html, report.md and summary.json again, from the run directory alone."""
     from isara.report import write_report
-    from isara.summary import summarise
+    from isara.summary import write_summary
 
-    summarise(run_folder)
+    write_summary(run_folder)
     paths = write_report(run_folder)
     show(f"wrote {paths.html}")
     show(f"wrote {paths.markdown}")

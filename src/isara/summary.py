@@ -20,7 +20,7 @@ _LABELS = {
 
 def summarise(run: Path) -> dict[str, Any]:
     """
-    Return the contents of `summary.json` for a run, complete or not, and write it there.
+    Return what `summary.json` is to hold, for a run that is complete or one at work; nothing is written.
 
     Raises RunError where the directory holds no run, or a damaged one.
     """
@@ -33,7 +33,7 @@ def summarise(run: Path) -> dict[str, Any]:
     test = table(run, tested, "test.jsonl", source_of(manifest, "test"), rounds, confidence) if tested else None
     best = best_arm(heldout, rounds)
     finished = is_finished(arms, rounds, manifest["settings"])
-    summary = {
+    return {
         "name": manifest["name"],
         "status": "complete" if finished else "running",
         "model": manifest["model"]["name"],
@@ -52,8 +52,13 @@ def summarise(run: Path) -> dict[str, Any]:
         },
         "seconds": seconds(run),
     }
-    write_json(run / "summary.json", summary)
-    return summary
+
+
+def write_summary(run: Path) -> dict[str, Any]:
+    """Write `summary.json` into a run directory, and return it."""
+    found = summarise(run)
+    write_json(run / "summary.json", found)
+    return found
 
 
 def label(arm: str) -> str:

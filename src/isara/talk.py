@@ -23,6 +23,8 @@ def talk(run: Path, arm: str | None, *, ask: Callable[[], str | None], answer: C
     settings = Settings.model_validate(read_json(run / "manifest.json")["settings"])
     chosen = arm or summarise(run)["best"]
     adapter = run / str(chosen) / "adapter"
+    if chosen is None:
+        raise RunError(f"{run}: nothing is tuned yet. Start the run again to go on, then talk to it.")
     if chosen != "base" and not adapter.exists():
         raise RunError(f"{run}: no tuned weights for {chosen!r}. `isara status {run}` lists the arms.")
     base = choose_backend(settings).model

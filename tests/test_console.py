@@ -54,11 +54,11 @@ def test_a_log_has_a_line_for_each_begin_and_end_and_one_in_fifteen_seconds_betw
     assert plain(run_of_two_stages) == [
         "round 1: questions: started",
         "  7 %  round 1: questions (15 of 100), about 3 min left",
-        " 15 %  round 1: questions (30 of 100), about 3 min left",
-        " 22 %  round 1: questions (45 of 100), about 3 min left",
-        " 30 %  round 1: questions (60 of 100), about 2 min left",
+        " 15 %  round 1: questions (30 of 100), about 2 min 50 s left",
+        " 22 %  round 1: questions (45 of 100), about 2 min 40 s left",
+        " 30 %  round 1: questions (60 of 100), about 2 min 20 s left",
         " 37 %  round 1: questions (75 of 100), about 2 min left",
-        " 45 %  round 1: questions (90 of 100), about 2 min left",
+        " 45 %  round 1: questions (90 of 100), about 1 min 50 s left",
         "round 1: questions: finished in 1 min 40 s",
         "round 1: training: started",
         "round 1: training: finished in 1 min 40 s",
@@ -178,7 +178,7 @@ def test_a_terminal_shows_stage_percent_and_time_on_one_line(width):
     assert "20 %" in shown
     if width == 100:
         assert "round 1: questions" in shown
-        assert "40 s, about 3 min left" in shown
+        assert "40 s, about 2 min 40 s left" in shown
     # never more than one line to take back
     assert "\x1b[2A" not in shown
 

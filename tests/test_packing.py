@@ -6,7 +6,6 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import torch.nn.functional as F  # noqa: E402, N812
-from tiny import MIXED, PACKABLE, REFUSED, VOCABULARY, configuration, network, pair, sequence, tokenizer  # noqa: E402
 
 from isara.backends import packing, selfcheck  # noqa: E402
 from isara.backends.decode import Lane, decode  # noqa: E402
@@ -15,6 +14,7 @@ from isara.backends.packing import IMPLEMENTATION, Layout  # noqa: E402
 from isara.backends.training import packed_loss  # noqa: E402
 from isara.errors import BackendError  # noqa: E402
 from isara.protocols import Sampling  # noqa: E402
+from tiny import MIXED, PACKABLE, REFUSED, VOCABULARY, configuration, network, pair, sequence, tokenizer  # noqa: E402
 
 CPU = torch.device("cpu")
 each_architecture = pytest.mark.parametrize("name", PACKABLE)

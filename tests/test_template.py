@@ -6,13 +6,13 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from hypothesis import given  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
-from tiny import CHATML, tokenizer  # noqa: E402
+from hypothesis import given
+from hypothesis import strategies as st
 
-from isara.backends.template import PLAIN, Encoder, Template, chat_template, take_apart  # noqa: E402
-from isara.errors import BackendError  # noqa: E402
-from isara.protocols import Chat, Turn  # noqa: E402
+from isara.backends.template import PLAIN, Encoder, Template, chat_template, take_apart
+from isara.errors import BackendError
+from isara.protocols import Chat, Turn
+from tiny import CHATML, tokenizer
 
 LLAMA3 = (
     "{{ bos_token }}<|start_header_id|>system<|end_header_id|>\n\nKnowledge ends: June 2024\n"
@@ -56,7 +56,10 @@ CHANNELS = (
     "{% if loop.last and m.role == 'assistant' %}<|return|>{% else %}<|end|>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|start|>assistant{% endif %}"
 )
-WORDS = "{% for m in messages %}{{ m.role | upper }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+WORDS = (
+    "{% for m in messages %}{{ m.role | upper }}: {{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
 
 CHATML_MARKS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 LLAMA_MARKS = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
@@ -124,9 +127,7 @@ FAMILIES = {
         THINKS_FIRST,
         CHATML_MARKS,
         {"eos": "<|im_end|>"},
-        Template(
-            "", "<|im_start|>user\n", "<|im_end|>\n", "<|im_start|>assistant\n", "<|im_end|>\n", faithful=False
-        ),
+        Template("", "<|im_start|>user\n", "<|im_end|>\n", "<|im_start|>assistant\n", "<|im_end|>\n", faithful=False),
         ("<|im_end|>", "<|im_end|>"),
     ),
     "channels": (
@@ -258,9 +259,7 @@ def test_a_marker_in_a_sample_is_only_text(family):
 def test_piece_by_piece_gives_the_tokens_of_the_whole(texts, completion):
     encoder = encoder_of("chatml")
     roles = ("user", "assistant")
-    chat = Chat(
-        tuple(Turn(roles[i % 2], text) for i, text in enumerate(texts)), opens=roles[len(texts) % 2]
-    )
+    chat = Chat(tuple(Turn(roles[i % 2], text) for i, text in enumerate(texts)), opens=roles[len(texts) % 2])
     pieces = encoder.template.pieces(chat)
     apart = [token for text, _ in pieces for token in encoder.ids(text)]
     assert encoder.prompt(chat) == apart == encoder.ids("".join(text for text, _ in pieces))

@@ -178,7 +178,7 @@ def _left(seconds: float | None) -> str:
     """Return the time left in words; in steps, as nobody knows it to the second."""
     if seconds is None:
         return ""
-    step = 5 if seconds < 55 else 60
+    step = 5 if seconds < 55 else 10 if seconds < 600 else 60
     return f", about {duration(step * max(1, round(seconds / step))).removesuffix(' 00 s')} left"
 
 

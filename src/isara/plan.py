@@ -16,8 +16,8 @@ def plan(run: Run) -> list[dict[str, Any]]:
     The priors are seconds per unit of a 135M model on two cores; what is measured on the way replaces them.
     """
     tokens = sum(run.trainer.lengths(as_examples(run.seeds, chat=run.model.chat))) / max(1, len(run.seeds))
-    step = run.settings.train.batch * tokens / 330
-    sample = 0.0012 * tokens * (run.settings.answers.demonstrations + 4)
+    step = 0.5 + run.settings.train.batch * tokens / 400
+    sample = 0.0023 * tokens * (run.settings.answers.demonstrations + 4)
     judged = len(run.heldout) + 0.4 * len(run.test)
     stages = []
 

@@ -131,9 +131,11 @@ def converted(gguf: Path) -> Path:
     scratch = Path(tempfile.mkdtemp(dir=home, prefix=".converting-"))
     try:
         convert(gguf, scratch)
+        scratch.replace(folder)
+    except OSError:
         # Another process may have been quicker; its folder has the same content, so either will do.
-        if not folder.exists():
-            scratch.replace(folder)
+        if not (folder / "config.json").exists():
+            raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return folder

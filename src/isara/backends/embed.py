@@ -40,6 +40,6 @@ class SentenceEmbedder:
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Return float32 vectors of length 1, shape (texts, dimensions)."""
         # No texts still make an array of the right width, and only an encoded one says what that is.
-        wanted = list(texts) or [""]
+        wanted = list(texts) or ["a"]
         vectors = self._model.encode(wanted, normalize_embeddings=True, show_progress_bar=False, batch_size=64)
         return np.asarray(vectors, dtype=np.float32)[: len(texts)]

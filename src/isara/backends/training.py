@@ -21,6 +21,7 @@ from isara.backends.adapter import adapt, load_state, read_state, state_of, writ
 from isara.backends.checkpoints import Checkpoint
 from isara.backends.hf import choose_device, choose_dtype, grouped, load_network, load_tokenizer, score_encoded
 from isara.backends.packing import Layout
+from isara.backends.quiet import quiet_loading
 from isara.backends.template import Encoder
 from isara.protocols import Example, Step, Trained
 from isara.settings import TrainSettings
@@ -185,8 +186,9 @@ class Weights:
             base = str(self.trainer.checkpoint.name)
             write_adapter(scratch, self.copy(), base=base, rank=settings.rank, alpha=settings.alpha)
         else:
-            self.network.to(self.trainer.dtype).save_pretrained(scratch)
-            self.trainer.encoder.tokenizer.save_pretrained(scratch)
+            with quiet_loading():
+                self.network.to(self.trainer.dtype).save_pretrained(scratch)
+                self.trainer.encoder.tokenizer.save_pretrained(scratch)
         shutil.rmtree(out, ignore_errors=True)
         scratch.replace(out)
 

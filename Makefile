@@ -25,11 +25,12 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup  ## teach the 135M model the shipped support desk; ends with runs/demo/report.html
 	$(BIN)/isara run supportdesk --config configs/demo.toml --out runs/demo
 
-test: setup  ## all tests: the fast ones, the real 135M model, and the report page in a browser where one is installed
-	$(BIN)/python -m pytest
+test: setup  ## all tests: the fast and the slow ones, then the real 135M model and the report page in a browser
+	$(BIN)/python -m pytest --numprocesses 2 -m "not real and not browser"
+	$(BIN)/python -m pytest -m "real or browser"
 
-test-fast: setup  ## seconds: no network, no real model
-	$(BIN)/python -m pytest -m "not real and not browser"
+test-fast: setup  ## half a minute: no torch, no network
+	$(BIN)/python -m pytest --numprocesses 2 -m "not real and not browser and not slow"
 
 check: setup  ## formatting, lint and types
 	$(BIN)/ruff format --check src tests bench

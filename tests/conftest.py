@@ -29,6 +29,27 @@ SETTINGS = (
 """Of a run that is over in a moment, and still drafts, drops, tunes and keeps in both of its rounds."""
 
 
+SLOW = {
+    "test_adapter",
+    "test_checkpoints",
+    "test_decode",
+    "test_docs",
+    "test_doctor",
+    "test_eta",
+    "test_kill",
+    "test_packing",
+    "test_template",
+    "test_training",
+}
+"""Modules that take many seconds: tiny torch models, processes that are killed, every command of the documentation."""
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.stem in SLOW:
+            item.add_marker(pytest.mark.slow)
+
+
 class NetworkUsedError(Exception):
     """A test tried to leave this machine. Not an OSError, which code under test might forgive."""
 

@@ -111,12 +111,12 @@ def test_killed_and_started_again_a_run_ends_the_same(finished, seed_file, tmp_p
 def test_the_tuned_model_stops_by_itself(finished, checkpoint):
     base = TransformersModel(checkpoint)
     tuned = base.with_adapter(finished / "seeds-only" / "adapter")
-    prompts = [bare_prompt(sample.question, chat=True) for sample in read_seeds("misconceptions")[24:36]]
+    prompts = [bare_prompt(sample.question, chat=True) for sample in read_seeds("misconceptions")[24:32]]
     stopped = [
-        sum(done.finished for done in model.complete(prompts, Sampling(120), seeds=[0] * len(prompts)))
+        sum(done.finished for done in model.complete(prompts, Sampling(80), seeds=[0] * len(prompts)))
         for model in (base, tuned)
     ]
-    assert stopped[1] >= 10, stopped
+    assert stopped[1] >= 6, stopped
     assert stopped[1] > stopped[0], stopped
 
 

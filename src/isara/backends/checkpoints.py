@@ -8,7 +8,9 @@ import json
 import os
 import shutil
 import tempfile
+from contextlib import redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 from isara.errors import BackendError
@@ -150,7 +152,8 @@ def convert(gguf: Path, out: Path) -> None:
 
     from isara.backends.quiet import quiet_loading
 
-    with quiet_loading():
+    # The bar of the conversion is not one of transformers' own, and goes to the standard error whatever they are told.
+    with quiet_loading(), redirect_stderr(StringIO()):
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         # The weights are plain numbers by now, but the marks of the quantised file would forbid saving them.

@@ -32,12 +32,14 @@ SETTINGS = (
 SLOW = {
     "test_adapter",
     "test_checkpoints",
+    "test_cli",
     "test_decode",
     "test_docs",
     "test_doctor",
     "test_eta",
     "test_kill",
     "test_packing",
+    "test_readers",
     "test_template",
     "test_training",
 }

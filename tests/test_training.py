@@ -157,6 +157,21 @@ def test_a_batch_in_parts_takes_the_same_step(base, tmp_path, monkeypatch):
         torch.testing.assert_close(one[name], other[name], atol=2e-3, rtol=0)
 
 
+def test_batches_are_what_was_drawn(base, tmp_path, monkeypatch):
+    batches = []
+    real = training.packed_loss
+    monkeypatch.setattr(
+        training, "packed_loss", lambda net, batch, total: batches.append(batch) or real(net, batch, total)
+    )
+    train(base, tmp_path / "out", steps=6, batch=2, seed=4)
+    pairs = [trainer_of(base).encode(lesson) for lesson in LESSONS]
+    order = draw_order([1.0] * 4, 12, 4)
+    for step, batch in enumerate(batches):
+        key = sorted(order[2 * step : 2 * step + 2])
+        assert sorted(pairs.index(pair) for pair in batch) == key
+    assert len(batches) == 6
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_held_out_scores_in_the_curve_are_those_of_the_model_that_is_left(method, base, tmp_path):
     trained = train(base, tmp_path / "out", method=method, learning_rate=0.003, keep="last")

@@ -215,7 +215,17 @@ def score_encoded(
 
 
 def completion_logs(network: Network, pairs: Sequence[tuple[list[int], list[int]]]) -> Tensor:
-    """Return the log-probability of every completion token, end to end; logits are made for those positions only."""
+    """Return the log-probability of every completion token, end to end."""
+    logits, targets = completion_logits(network, pairs)
+    parts = [
+        torch.log_softmax(some.float(), -1).gather(1, wanted[:, None])[:, 0]
+        for some, wanted in zip(torch.split(logits, 512), torch.split(targets, 512), strict=True)
+    ]
+    return torch.cat(parts)
+
+
+def completion_logits(network: Network, pairs: Sequence[tuple[list[int], list[int]]]) -> tuple[Tensor, Tensor]:
+    """Return the logits before every completion token, end to end, made for those positions only, and the tokens."""
     row = [token for prompt, completion in pairs for token in (*prompt, *completion)]
     positions: list[int] = []
     end = 0
@@ -231,9 +241,4 @@ def completion_logs(network: Network, pairs: Sequence[tuple[list[int], list[int]
         use_cache=False,
         layout=layout,
     ).logits[0]
-    targets = torch.tensor([token for _, completion in pairs for token in completion], device=device)
-    parts = [
-        torch.log_softmax(some.float(), -1).gather(1, wanted[:, None])[:, 0]
-        for some, wanted in zip(torch.split(logits, 512), torch.split(targets, 512), strict=True)
-    ]
-    return torch.cat(parts)
+    return logits, torch.tensor([token for _, completion in pairs for token in completion], device=device)

@@ -19,8 +19,15 @@ from torch import Tensor
 
 from isara.backends.adapter import adapt, load_state, read_state, state_of, write_adapter
 from isara.backends.checkpoints import Checkpoint
-from isara.backends.hf import choose_device, choose_dtype, grouped, load_network, load_tokenizer, score_encoded
-from isara.backends.packing import Layout
+from isara.backends.hf import (
+    choose_device,
+    choose_dtype,
+    completion_logits,
+    grouped,
+    load_network,
+    load_tokenizer,
+    score_encoded,
+)
 from isara.backends.quiet import quiet_loading
 from isara.backends.template import Encoder
 from isara.protocols import Example, Step, Trained
@@ -261,22 +268,7 @@ class _AnswerLoss(torch.autograd.Function):
 
 def packed_loss(network: Any, batch: Sequence[Pair], total: int) -> Tensor:
     """Return the cross-entropy of the completions' tokens, summed and divided by `total`."""
-    row = [token for prompt, completion in batch for token in (*prompt, *completion)]
-    positions: list[int] = []
-    end = 0
-    for prompt, completion in batch:
-        end += len(prompt) + len(completion)
-        positions += range(end - len(completion) - 1, end - 1)
-    device = network.device
-    layout = Layout([len(prompt) + len(completion) for prompt, completion in batch], device)
-    logits = network(
-        input_ids=torch.tensor([row], device=device),
-        position_ids=layout.positions,
-        logits_to_keep=torch.tensor(positions, device=device),
-        use_cache=False,
-        layout=layout,
-    ).logits[0]
-    targets = torch.tensor([token for _, completion in batch for token in completion], device=device)
+    logits, targets = completion_logits(network, batch)
     loss: Tensor = _AnswerLoss.apply(logits, targets, total)  # type: ignore[no-untyped-call]
     return loss
 

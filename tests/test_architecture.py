@@ -21,8 +21,8 @@ SOURCE = Path(package.__file__).parent
 ROOT = Path(__file__).parent.parent
 FILES = sorted(SOURCE.rglob("*.py"))
 
-# From bottom to top: a module imports only from rows above its own. `backends` and `report` count as one module each,
-# and have rows of their own.
+# From bottom to top: a module imports only from rows above its own. `backends`, `report` and `cli` count as one module
+# each, and have rows of their own.
 ROWS = """
 errors settings samples protocols events rouge stats eta tomllines
 config fields prompts retrieve rundir filter diversity symptoms topics scripted console
@@ -53,13 +53,18 @@ INNER_ROWS = {
         hf
         embed training
         """,
+    "cli": """
+        app
+        inspect prepare work
+        __init__
+        """,
 }
 MODEL_LIBRARIES = {"torch", "transformers", "peft", "safetensors", "sentence_transformers", "huggingface_hub", "gguf"}
 AT_HOME = {
     "pyarrow": {"columns"},
     "datasets": {"columns"},
-    "typer": {"cli"},
-    "rich": {"cli", "console"},
+    "typer": {"cli.__init__", "cli.app", "cli.inspect", "cli.prepare", "cli.work"},
+    "rich": {"cli.work", "console"},
     "pydantic": {"settings", "config", "report.load", "report.records"},
 }
 """What else is imported from outside, and the only modules that may name it."""

@@ -119,11 +119,11 @@ def told(*words):
 
 light, ours = told("--help")
 assert not light & {{*{HEAVY!r}, "rich", "pydantic", "numpy", "rapidfuzz"}}, light
-assert ours == {{"isara.cli", "isara.errors"}}, ours
+assert {{n for n in ours if not n.startswith("isara.cli")}} == {{"isara.errors"}}, ours
 for verb in {VERBS!r}:
     light, ours = told(verb, "--help")
     assert not light & {{*{HEAVY!r}, "rich", "numpy", "rapidfuzz"}}, (verb, light)
-    assert ours == {{"isara.cli", "isara.errors"}}, (verb, ours)
+    assert {{n for n in ours if not n.startswith("isara.cli")}} == {{"isara.errors"}}, (verb, ours)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -51,7 +51,7 @@ INNER_ROWS = {
         __init__ quiet packing adapter template
         checkpoints decode selfcheck
         hf
-        embed training
+        embed engines training
         """,
     "cli": """
         app

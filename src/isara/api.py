@@ -35,6 +35,8 @@ class Backend:
     trainer: Trainer
     model_facts: Mapping[str, Any]
     embedder_facts: Mapping[str, Any]
+    said: tuple[str, ...] = ()
+    """What was chosen, and why, in sentences for the reader."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,8 @@ def align(
         watch(Event("stage", {"name": "load", "label": "loading", "kind": "load", "units": 1, "prior": 20}))
         made = (backend or choose_backend)(chosen)
         watch(Event("finish", {"name": "load"}))
+        for sentence in made.said:
+            watch(Event("say", {"text": sentence, "level": "info"}))
         wanted = manifest.describe(
             folder.resolve().name, chosen, inputs, made.model_facts, made.embedder_facts, sys.argv
         )
@@ -173,7 +177,7 @@ def real_backend(settings: Settings) -> Backend:
     try:
         from isara.backends.checkpoints import locate
         from isara.backends.embed import SentenceEmbedder
-        from isara.backends.hf import TransformersModel
+        from isara.backends.engines import open_engine
         from isara.backends.training import TransformersTrainer
     except ModuleNotFoundError as error:
         raise SettingsError(
@@ -182,7 +186,7 @@ def real_backend(settings: Settings) -> Backend:
         ) from error
     wanted = settings.model
     checkpoint = locate(wanted.name, wanted.revision)
-    model = TransformersModel(checkpoint, device=wanted.device, dtype=wanted.dtype, batch_tokens=wanted.batch_tokens)
+    engine = open_engine(checkpoint, wanted)
     if wanted.embedder == "hash":
         from isara.testing import HashEmbedder
 
@@ -196,8 +200,9 @@ def real_backend(settings: Settings) -> Backend:
         "name": checkpoint.name,
         "revision": checkpoint.revision,
         "sha256": checkpoint.sha256,
-        "chat": model.chat,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "device": str(model.device),
+        "chat": engine.model.chat,
+        "engine": engine.name,
+        "dtype": str(trainer.dtype).removeprefix("torch."),
+        "device": str(trainer.device),
     }
-    return Backend(model, embedder, trainer, facts, embedder_facts)
+    return Backend(engine.model, embedder, trainer, facts, embedder_facts, (engine.why,))

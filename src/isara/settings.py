@@ -20,6 +20,8 @@ class ModelSettings(Section):
     """A folder, a Hugging Face name, `smollm2-135m` (comes with the `demo` extra) or `scripted` (a stand-in)."""
     revision: str | None = None
     """Branch, tag or commit, for a model with a Hugging Face name."""
+    engine: Literal["auto", "transformers"] = "auto"
+    """What completes and scores: `transformers` is always there; `auto` takes the fastest one that is installed."""
     embedder: str = "minilm"
     """A sentence-transformers folder or name, `minilm` (comes with the `demo` extra) or `hash` (a stand-in)."""
     device: str = "auto"

@@ -35,6 +35,10 @@ ModelOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--model", help="The model to teach: a folder, a Hugging Face name, smollm2-135m, or scripted."),
 ]
+EngineOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--engine", help="What completes and scores: auto or transformers."),
+]
 QuestionField = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--question-field", help="The field that holds the question, where it cannot be told."),
@@ -49,16 +53,17 @@ HeldoutOption = Annotated[
 ]
 
 
-def settings_from(config: Path | None, sets: list[str] | None, model: str | None) -> Settings:
+def settings_from(
+    config: Path | None, sets: list[str] | None, model: str | None, engine: str | None = None
+) -> Settings:
     """Return the settings of a file, the command's changes on top."""
+    import json
+
     from isara.config import load
 
-    wanted = list(sets or [])
-    if model is not None:
-        import json
-
-        wanted.append(f"model.name={json.dumps(model)}")
-    return load(config, wanted)
+    given = {"model.name": model, "model.engine": engine}
+    named = [f"{name}={json.dumps(value)}" for name, value in given.items() if value is not None]
+    return load(config, [*(sets or []), *named])
 
 
 def show(text: str, *, error: bool = False) -> None:

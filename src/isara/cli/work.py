@@ -13,6 +13,7 @@ import typer
 from isara.cli.app import (
     AnswerField,
     ConfigOption,
+    EngineOption,
     HeldoutOption,
     ModelOption,
     QuestionField,
@@ -35,6 +36,7 @@ def run(
         "runs/latest"
     ),
     model: ModelOption = None,
+    engine: EngineOption = None,
     rounds: Annotated[Optional[int], typer.Option("--rounds", help="Most rounds to run.")] = None,  # noqa: UP045
     seed: Annotated[Optional[int], typer.Option("--seed", help="Random seed.")] = None,  # noqa: UP045
     heldout: HeldoutOption = None,
@@ -57,7 +59,7 @@ def run(
     wanted = [*(sets or [])]
     wanted += [f"rounds={rounds}"] if rounds is not None else []
     wanted += [f"seed={seed}"] if seed is not None else []
-    chosen = settings_from(config, wanted, model)
+    chosen = settings_from(config, wanted, model, engine)
     with watching(quiet=quiet) as watch:
         align(
             seeds,

@@ -15,6 +15,12 @@ from pathlib import Path
 
 import pytest
 
+# Before anything loads torch. Threads that spin at barriers crawl as soon as anything else runs on the machine, and
+# workers that run side by side have a core each.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 SETTINGS = (
     "rounds=2",
     "gate.patience=2",
@@ -37,6 +43,7 @@ SLOW = {
     "test_docs",
     "test_doctor",
     "test_eta",
+    "test_export",
     "test_kill",
     "test_packing",
     "test_readers",

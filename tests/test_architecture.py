@@ -32,7 +32,7 @@ tuning
 plan
 loop
 api
-checkup talk
+checkup talk export
 __init__
 cli
 __main__
@@ -51,11 +51,12 @@ INNER_ROWS = {
         __init__ quiet packing adapter template
         checkpoints decode selfcheck
         hf
-        embed engines training
+        embed engines training merged
+        outside
         """,
     "cli": """
         app
-        inspect prepare work
+        export inspect prepare work
         __init__
         """,
 }
@@ -63,7 +64,7 @@ MODEL_LIBRARIES = {"torch", "transformers", "peft", "safetensors", "sentence_tra
 AT_HOME = {
     "pyarrow": {"columns"},
     "datasets": {"columns"},
-    "typer": {"cli.__init__", "cli.app", "cli.inspect", "cli.prepare", "cli.work"},
+    "typer": {"cli.__init__", "cli.app", "cli.export", "cli.inspect", "cli.prepare", "cli.work"},
     "rich": {"cli.work", "console"},
     "pydantic": {"settings", "config", "report.load", "report.records"},
 }
@@ -219,7 +220,7 @@ import isara
 first = sorted(name for name in sys.modules if name.startswith("isara")), loaded()
 import isara.cli
 second = loaded()
-import isara.api, isara.checkup, isara.replay, isara.lineage, isara.report, isara.talk, isara.testing
+import isara.api, isara.checkup, isara.export, isara.replay, isara.lineage, isara.report, isara.talk, isara.testing
 print(json.dumps([*first, second, loaded()]))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

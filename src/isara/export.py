@@ -1,0 +1,177 @@
+"""`isara export`: the tuned model as one ordinary checkpoint, and proof that it still says the same."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isara.errors import RunError, SettingsError
+from isara.heldout import bare_prompt
+from isara.rundir import read_json, records_in, write_json, write_text
+from isara.settings import Settings
+from isara.summary import summarise
+
+if TYPE_CHECKING:
+    from isara.backends.checkpoints import Checkpoint
+    from isara.backends.outside import Asked
+
+AGREEMENT = 0.95
+"""Share of the tuned model's answer tokens that have to be the exported one's first choice as well."""
+DRIFT = 0.02
+"""Largest change of the mean held-out NLL per token (nats) that counts as the same model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """An exported checkpoint beside the run's own record of it, on the held-out samples."""
+
+    folder: Path
+    arm: str
+    dtype: str
+    """Number format of the weights."""
+    samples: int
+    agreement: float
+    """Share of the answer tokens recorded in the run that are the exported model's first choice."""
+    word_for_word: int
+    """Held-out answers that come out the same to the letter."""
+    nll: float
+    """Mean held-out NLL per token of the exported checkpoint, in nats."""
+    recorded_nll: float
+    """The same in the run."""
+    rows: tuple[Mapping[str, Any], ...]
+    """For each held-out sample: its id, both NLLs, the agreeing tokens, both answers."""
+
+    @property
+    def same(self) -> bool:
+        """Whether the exported model still says what the run's did."""
+        return self.agreement >= AGREEMENT and abs(self.nll - self.recorded_nll) <= DRIFT
+
+    @property
+    def words(self) -> str:
+        """The finding in a sentence."""
+        verdict = "still says the same" if self.same else "does NOT say the same"
+        return (
+            f"{self.folder} ({self.dtype}) {verdict}: {self.agreement:.1%} of the answer tokens of {self.arm} on "
+            f"{self.samples} held-out samples are its first choice, {self.word_for_word} answers are word for word "
+            f"the same, and the mean NLL per token is {self.nll:.3f} (in the run {self.recorded_nll:.3f})."
+        )
+
+
+def export(run: Path, out: Path, *, arm: str | None = None, dtype: str = "auto") -> Exported:
+    """
+    Write an arm's tuned weights as a checkpoint that transformers, vLLM and others load, and ask it again.
+
+    It is asked as its users will ask, by transformers alone; every answer is in `export.json` beside the weights.
+    With `dtype` `auto`, weights in the model's own format that do not say the same are written in float32 instead.
+    Raises RunError where the run has no such arm, `out` is there already, or the model is another one by now.
+    """
+    manifest = read_json(run / "manifest.json")
+    settings = Settings.model_validate(manifest["settings"])
+    chosen = arm or summarise(run)["best"]
+    if chosen is None or not (run / str(chosen) / "answers.jsonl").exists():
+        raise RunError(f"{run}: no finished arm {chosen or ''!r} to export. `isara status {run}` lists the arms.")
+    if chosen == "retrieved":
+        raise RunError(f"{run}: 'retrieved' has no weights of its own; it is the untouched model shown demonstrations.")
+    if out.exists():
+        raise RunError(f"{out}: already there. Remove it, or give another folder.")
+    checkpoint = checkpoint_of(manifest, settings)
+    exported = write_and_ask(run, out, str(chosen), checkpoint, settings, dtype)
+    if not exported.same and dtype == "auto" and exported.dtype != "float32":
+        # A small change to a weight is below the spacing of a 16-bit format, and rounded away.
+        shutil.rmtree(out)
+        exported = write_and_ask(run, out, str(chosen), checkpoint, settings, "float32")
+    write_json(
+        out / "export.json", asdict(exported) | {"folder": out.name, "run": manifest["name"], "same": exported.same}
+    )
+    write_text(out / "README.md", card(manifest, exported, summarise(run)["verdict"]))
+    return exported
+
+
+def checkpoint_of(manifest: Mapping[str, Any], settings: Settings) -> Checkpoint:
+    """Return the base model of a run; raises RunError where its files are others by now."""
+    if settings.model.name == "scripted":
+        raise SettingsError("The scripted stand-in has no weights to export. Run with a real model first.")
+    try:
+        from isara.backends.checkpoints import locate
+    except ModuleNotFoundError as error:
+        raise SettingsError(f'Exporting needs {error.name}. Run: pip install "isara[hf]"') from error
+    checkpoint = locate(settings.model.name, settings.model.revision)
+    if checkpoint.sha256 != manifest["model"]["sha256"]:
+        raise RunError(
+            f"{checkpoint.folder}: not the files that this run was made with (other hash). Bring those back, or start "
+            "a run with the new ones."
+        )
+    return checkpoint
+
+
+def write_and_ask(run: Path, out: Path, arm: str, checkpoint: Checkpoint, settings: Settings, dtype: str) -> Exported:
+    """Write a checkpoint and compare what it says with the run's record."""
+    from isara.backends.merged import write_merged
+    from isara.backends.outside import hear
+
+    tuned = None if arm == "base" else run / arm / "adapter"
+    written = write_merged(checkpoint, tuned, out, dtype)
+    recorded = records_in(run / arm / "heldout.jsonl")
+    asked = questions(records_in(run / arm / "answers.jsonl"), chat=read_json(run / "manifest.json")["model"]["chat"])
+    heard = hear(out, asked, max_tokens=settings.answers.max_tokens, device=settings.model.device)
+    rows = tuple(
+        {
+            "id": record["id"],
+            "nll": round(now.nll, 6),
+            "recorded_nll": record["nll"],
+            "agreeing": now.agreeing,
+            "tokens": now.tokens,
+            "answer": now.answer,
+            "recorded_answer": item.said,
+        }
+        for record, item, now in zip(recorded, asked, heard, strict=True)
+    )
+    return Exported(
+        folder=out,
+        arm=arm,
+        dtype=written,
+        samples=len(rows),
+        agreement=sum(row["agreeing"] for row in rows) / max(1, sum(row["tokens"] for row in rows)),
+        word_for_word=sum(row["answer"] == row["recorded_answer"] for row in rows),
+        nll=sum(row["nll"] for row in rows) / len(rows),
+        recorded_nll=sum(row["recorded_nll"] for row in rows) / len(rows),
+        rows=rows,
+    )
+
+
+def questions(answers: Sequence[Mapping[str, Any]], *, chat: bool) -> list[Asked]:
+    """Return an arm's recorded answers as questions to ask again."""
+    from isara.backends.outside import Asked
+
+    return [
+        Asked(
+            bare_prompt(record["question"], chat=chat),
+            record["question"],
+            record["reference"],
+            record["answer"],
+            record["finished"],
+        )
+        for record in answers
+    ]
+
+
+def card(manifest: Mapping[str, Any], exported: Exported, verdict: Sequence[str]) -> str:
+    """Return a short model card: what this is, how to ask it, and what the run showed."""
+    chat = manifest["model"]["chat"]
+    ask = (
+        "a conversation through its chat template; without a system prompt none is added, as in tuning"
+        if chat
+        else "plain text: a line `Question: ...` and then `Answer:`"
+    )
+    sentences = "\n".join(f"- {sentence}" for sentence in verdict)
+    return (
+        f"# {manifest['name']}: {exported.arm}\n\n"
+        f"{manifest['model']['name']}, tuned by isara {manifest['isara']} on {manifest['inputs']['seeds']['samples']} "
+        f"samples and what the model made of them. Ask it with {ask}.\n\n"
+        f"What the run showed:\n\n{sentences}\n\nThe export, checked with transformers alone: {exported.words}\n\n"
+        "Generated training data can be false in the right style; read it before you rely on this model. The base "
+        "model's licence applies.\n"
+    )

@@ -164,6 +164,9 @@ def test_the_commands_run_in_their_order(page, small, isara, tmp_path, monkeypat
         if not files_exist(words):
             continue
         ended = isara(*with_stand_in(words[1:], small))
+        if words[1] == "export":
+            assert "The scripted stand-in has no weights to export." in ended.err
+            continue
         assert ended.code == 0, (words, ended.err)
         ran.append(words[1])
     assert {"init", "check", "run", "report"} <= set(ran)

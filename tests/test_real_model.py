@@ -165,3 +165,15 @@ def test_check_examines_with_the_real_tokenizer(seed_file):
     )
     assert done.returncode == 0, done.stderr
     assert "Nothing here would spoil a run." in done.stdout
+
+
+def test_the_exported_model_still_says_the_same(finished, tmp_path):
+    out = tmp_path / "out"
+    words = [sys.executable, "-m", "isara", "export", str(finished), str(out), "--arm", "seeds-only"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "still says the same" in done.stdout
+    found = json.loads((out / "export.json").read_text(encoding="utf-8"))
+    assert found["dtype"] == "bfloat16"
+    assert found["agreement"] >= 0.95
+    assert "You are a helpful AI assistant" in (out / "chat_template.jinja").read_text(encoding="utf-8")

@@ -54,7 +54,7 @@ class Exported:
         """The finding in a sentence."""
         verdict = "still says the same" if self.same else "does NOT say the same"
         return (
-            f"{self.folder} ({self.dtype}) {verdict}: {self.agreement:.1%} of the answer tokens of {self.arm} on "
+            f"The export, in {self.dtype}, {verdict}: {self.agreement:.1%} of the answer tokens of {self.arm} on "
             f"{self.samples} held-out samples are its first choice, {self.word_for_word} answers are word for word "
             f"the same, and the mean NLL per token is {self.nll:.3f} (in the run {self.recorded_nll:.3f})."
         )
@@ -86,7 +86,7 @@ def export(run: Path, out: Path, *, arm: str | None = None, dtype: str = "auto")
     write_json(
         out / "export.json", asdict(exported) | {"folder": out.name, "run": manifest["name"], "same": exported.same}
     )
-    write_text(out / "README.md", card(manifest, exported, summarise(run)["verdict"]))
+    write_text(out / "README.md", card(manifest, exported, tuning(run, str(chosen)), summarise(run)["verdict"]))
     return exported
 
 
@@ -158,7 +158,16 @@ def questions(answers: Sequence[Mapping[str, Any]], *, chat: bool) -> list[Asked
     ]
 
 
-def card(manifest: Mapping[str, Any], exported: Exported, verdict: Sequence[str]) -> str:
+def tuning(run: Path, arm: str) -> str:
+    """Say what an arm was tuned on."""
+    if arm == "base":
+        return "not tuned: no arm of the run was better"
+    found = read_json(run / arm / "training.json")
+    generated = f" and {found['generated']} generated ones" if found["generated"] else ""
+    return f"tuned on {found['seeds']} samples{generated}"
+
+
+def card(manifest: Mapping[str, Any], exported: Exported, tuned: str, verdict: Sequence[str]) -> str:
     """Return a short model card: what this is, how to ask it, and what the run showed."""
     chat = manifest["model"]["chat"]
     ask = (
@@ -169,9 +178,9 @@ def card(manifest: Mapping[str, Any], exported: Exported, verdict: Sequence[str]
     sentences = "\n".join(f"- {sentence}" for sentence in verdict)
     return (
         f"# {manifest['name']}: {exported.arm}\n\n"
-        f"{manifest['model']['name']}, tuned by isara {manifest['isara']} on {manifest['inputs']['seeds']['samples']} "
-        f"samples and what the model made of them. Ask it with {ask}.\n\n"
-        f"What the run showed:\n\n{sentences}\n\nThe export, checked with transformers alone: {exported.words}\n\n"
+        f"{manifest['model']['name']}, {tuned}, by isara {manifest['isara']}. Ask it with {ask}.\n\n"
+        f"What the run showed:\n\n{sentences}\n\n"
+        f"Asked with transformers alone, on the run's {exported.samples} held-out samples. {exported.words}\n\n"
         "Generated training data can be false in the right style; read it before you rely on this model. The base "
         "model's licence applies.\n"
     )

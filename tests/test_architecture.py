@@ -25,10 +25,11 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # each, and have rows of their own.
 ROWS = """
 errors settings samples protocols events rouge stats eta tomllines
-config fields prompts retrieve rundir filter diversity symptoms topics scripted console
+config fields prompts retrieve rundir lock filter diversity symptoms topics scripted console
+digests
 textfiles columns stage heldout manifest replay lineage likeness advice testing report backends
-readers context generate summary doctor
-tuning
+readers context generate summary doctor seal
+tuning verify
 plan
 loop
 api

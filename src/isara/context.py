@@ -31,6 +31,8 @@ class Run:
     heldout: Sequence[Sample]
     test: Sequence[Sample]
     watch: Watch
+    force: bool = False
+    """Whether arms may be computed again that turn out to be stale."""
     pool: Pool = field(init=False)
     heldout_vectors: Vectors = field(init=False)
     test_vectors: Vectors = field(init=False)

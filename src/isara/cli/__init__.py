@@ -1,4 +1,4 @@
-"""The command line: `isara init · check · run · status · report · replay · lineage · chat · export`."""
+"""The command line: `isara init · check · run · status · report · verify · replay · lineage · chat · export`."""
 
 from __future__ import annotations
 

@@ -49,14 +49,14 @@ INNER_ROWS = {
         __init__
         """,
     "backends": """
-        __init__ quiet packing adapter template
-        checkpoints decode selfcheck
+        __init__ quiet packing adapter template memory
+        checkpoints decode selfcheck savepoints
         hf
         embed engines training merged
         outside
         """,
     "cli": """
-        app
+        app stopping
         export inspect prepare work
         __init__
         """,

@@ -10,7 +10,7 @@ from typing import Any
 
 from isara import manifest, summary
 from isara.config import load
-from isara.context import Run
+from isara.context import Run, warnings_told
 from isara.errors import InputError, SettingsError
 from isara.events import Event, Watch, quiet
 from isara.heldout import split
@@ -107,7 +107,9 @@ def align(
         for sentence in (*told, *mend(folder, faults, force=force)):
             watch(Event("say", {"text": sentence, "level": "warning"}))
         slow = (made.model, made.embedder, made.trainer)
-        run_loop(Run(folder, chosen, *slow, learned, judged, samples["test"], watch, force))
+        run = Run(folder, chosen, *slow, learned, judged, samples["test"], watch, force)
+        with warnings_told(run):
+            run_loop(run)
         found = summary.write_summary(folder)
         write_report(folder)
         seal(folder, complete=True)

@@ -25,10 +25,11 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # each, and have rows of their own.
 ROWS = """
 errors settings samples protocols events rouge stats eta tomllines
-config fields prompts retrieve rundir filter diversity symptoms topics scripted console
+config fields prompts retrieve rundir lock filter diversity symptoms topics scripted console
+digests
 textfiles columns stage study heldout manifest replay lineage likeness advice testing report backends
-readers context sharing tally generate summary doctor
-tuning distil
+readers context sharing tally generate summary doctor seal
+tuning distil verify
 plan
 loop
 api
@@ -49,14 +50,14 @@ INNER_ROWS = {
         __init__
         """,
     "backends": """
-        __init__ quiet packing adapter targets template
-        checkpoints decode selfcheck
+        __init__ quiet packing adapter targets template memory
+        checkpoints decode selfcheck savepoints
         hf
         embed engines training merged
         outside
         """,
     "cli": """
-        app
+        app stopping
         export inspect prepare work
         study
         __init__

@@ -8,7 +8,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from isara.backends.decode import Lane, decode, nucleus, pick, uniforms  # noqa: E402
-from isara.backends.hf import TransformersModel, grouped  # noqa: E402
+from isara.backends.hf import TransformersModel  # noqa: E402
+from isara.backends.memory import grouped  # noqa: E402
 from isara.backends.packing import IMPLEMENTATION  # noqa: E402
 from isara.protocols import Chat, Sampling, Turn  # noqa: E402
 from tiny import PACKABLE, VOCABULARY, checkpoint, configuration, network, sequence  # noqa: E402
@@ -252,7 +253,7 @@ def test_completions_come_in_order_however_they_are_grouped(model, monkeypatch):
     sampling = Sampling(16, 1.0, 0.95)
     whole = model.complete(PROMPTS, sampling, seeds=range(5))
     assert len({done.text for done in whole}) == 5
-    monkeypatch.setattr(model, "batch_tokens", 40)
+    monkeypatch.setattr(model.budget, "tokens", 40)
     parts = model.complete(PROMPTS, sampling, seeds=range(5))
     assert [done.text for done in parts] == [done.text for done in whole]
     assert model.complete([], sampling, seeds=[]) == []

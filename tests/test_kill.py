@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from isara.verify import verify
+
 KILLS = int(os.environ.get("ISARA_KILLS", "12"))
 STOPPED = "isara: stopped. What is done is kept; start the same command again to go on."
 
@@ -29,7 +31,7 @@ DRIVER = """
 import fcntl, json, os, shutil, signal, stat, sys, traceback
 from pathlib import Path
 import isara.api, isara.diversity, isara.report, isara.summary, isara.testing
-from isara.cli import settings_from
+from isara.cli.app import settings_from
 
 def kill_in(run, kill_at, how):
     count, sizes = 0, {}
@@ -162,6 +164,10 @@ def contents(folder):
             files[name] = path.read_bytes()
     for name, key in (("manifest.json", "created"), ("summary.json", "seconds")):
         files[name] = {field: value for field, value in json.loads(files[name]).items() if field != key}
+    assert verify(folder).faults == ()
+    timed = ("events.jsonl", "manifest.json", "summary.json", "report.html")
+    sealed = json.loads(files.pop("seal.json"))
+    files["seal.json"] = {name: facts for name, facts in sealed["files"].items() if name not in timed}
     page = files["report.html"].decode()
     for pattern, least in (
         (r"<dt>Time</dt><dd><b>[^<]*</b>", 1),

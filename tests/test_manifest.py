@@ -109,8 +109,12 @@ def test_where_a_run_was_asked_for_and_on_what_plays_no_part():
         ({"heldout": "h2"}, "base", "the held-out samples are other ones"),
         ({"heldout": None}, "base", "the held-out samples are other ones"),
         ({"test": "t1"}, "round-1", "the test samples are other ones"),
-        ({"model": {"name": "scripted", "sha256": "m2"}}, "base", "the model is another one (scripted → scripted"),
-        ({"embedder": {"name": "minilm"}}, "base", "the embedder is another one (hash → minilm"),
+        (
+            {"model": {"name": "scripted", "sha256": "m2"}},
+            "base",
+            "the model is another one (scripted, other files: sha256 m1 → m2)",
+        ),
+        ({"embedder": {"name": "minilm"}}, "base", "the embedder is another one (hash → minilm)"),
     ],
 )
 def test_other_samples_or_models_make_stale_what_they_have_a_part_in(change, arm, words):
@@ -247,8 +251,12 @@ def test_other_test_samples_take_the_old_test_scores_away_and_leave_the_baseline
 
 
 def test_a_newer_isara_goes_on_and_says_so(begun):
-    (told,) = settle(begun, wanted() | {"isara": "9.9.9"}, force=False)
-    assert told == f"This run was begun with isara {metadata.version('isara')}; going on with 9.9.9."
+    newer = wanted() | {"isara": "9.9.9"}
+    (told,) = settle(begun, newer, force=False)
+    assert told.startswith(f"Other versions than before: isara {metadata.version('isara')} → 9.9.9. base, retrieved, ")
+    assert settle(begun, newer, force=False) == []
+    (told,) = settle(begun, newer | {"packages": newer["packages"] | {"numpy": "99.0"}}, force=False)
+    assert f"numpy {metadata.version('numpy')} → 99.0. " in told
     assert arms_in(begun) == [*ARMS, *ROUNDS]
 
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F  # noqa: E402, N812
 from isara.backends import packing, selfcheck  # noqa: E402
 from isara.backends.decode import Lane, decode  # noqa: E402
 from isara.backends.hf import completion_logs, load_network, score_encoded  # noqa: E402
+from isara.backends.memory import Budget  # noqa: E402
 from isara.backends.packing import IMPLEMENTATION, Layout  # noqa: E402
 from isara.backends.training import packed_loss  # noqa: E402
 from isara.errors import BackendError  # noqa: E402
@@ -80,18 +81,18 @@ def test_packed_loss_and_gradient_are_those_of_one_by_one(name, fused, monkeypat
 @pytest.mark.parametrize("name", ["llama", "gemma2", "mistral"])
 def test_scores_do_not_depend_on_how_sequences_are_grouped(name):
     _, packed = pair(name)
-    together = score_encoded(packed, MIXED, 4096)
+    together = score_encoded(packed, MIXED, Budget(4096))
     for batch_tokens in (1, 16, 20):
-        for one, other in zip(together, score_encoded(packed, MIXED, batch_tokens), strict=True):
+        for one, other in zip(together, score_encoded(packed, MIXED, Budget(batch_tokens)), strict=True):
             assert one.tokens == other.tokens
             assert one.total == pytest.approx(other.total, abs=1e-4)
 
 
 def test_an_empty_completion_has_no_likelihood_and_disturbs_no_other():
     _, packed = pair("llama")
-    with_empty = score_encoded(packed, [([5, 6], []), MIXED[0]], 4096)
+    with_empty = score_encoded(packed, [([5, 6], []), MIXED[0]], Budget(4096))
     assert (with_empty[0].total, with_empty[0].tokens) == (0.0, 0)
-    assert with_empty[1].total == pytest.approx(score_encoded(packed, [MIXED[0]], 4096)[0].total, abs=1e-5)
+    assert with_empty[1].total == pytest.approx(score_encoded(packed, [MIXED[0]], Budget(4096))[0].total, abs=1e-5)
 
 
 def test_a_layout_puts_together_what_it_takes_apart():

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from isara.errors import RunError
+from isara.lock import locked
 from isara.rundir import (
     Events,
     Journal,
     fingerprint,
-    locked,
     read_json,
     records_in,
     snapshot,
@@ -118,7 +118,7 @@ def test_a_fingerprint_does_not_depend_on_the_order_of_keys_and_on_everything_el
 
 HOLD = """
 import pathlib, sys
-from isara.rundir import locked
+from isara.lock import locked
 with locked(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -10,20 +10,21 @@ pytest.importorskip("transformers")
 
 from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
+from safetensors import SafetensorError  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from isara.backends import training  # noqa: E402
+from isara.backends import adapter, savepoints, training  # noqa: E402
 from isara.backends.adapter import read_state  # noqa: E402
 from isara.backends.hf import TransformersModel  # noqa: E402
+from isara.backends.savepoints import Progress, Savepoint  # noqa: E402
 from isara.backends.training import (  # noqa: E402
-    Savepoint,
     TransformersTrainer,
     check_steps,
     draw_order,
     schedule,
 )
-from isara.errors import BackendError  # noqa: E402
-from isara.protocols import Chat, Example, Sampling, Turn  # noqa: E402
+from isara.errors import BackendError, RunError  # noqa: E402
+from isara.protocols import Chat, Example, Sampling, Step, Turn  # noqa: E402
 from isara.settings import TrainSettings  # noqa: E402
 from tiny import checkpoint  # noqa: E402
 
@@ -265,10 +266,44 @@ def test_a_crash_while_a_savepoint_is_written_leaves_the_one_before(base, tmp_pa
         save_file(tensors, path, metadata=metadata)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "save_file", broken)
+        patch.setattr(savepoints, "save_tensors", broken)
         with pytest.raises(StopEarlyError):
             train(base, tmp_path / "out", steps=8)
     assert train(base, tmp_path / "out", steps=8) == wanted
+
+
+def stopped_at_five(base, out):
+    with pytest.raises(StopEarlyError):
+        train(base, out, steps=8, watch=stop_at(5))
+    return out.parent / "out.savepoint"
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "emptied"])
+def test_a_damaged_savepoint_is_said_and_costs_the_steps_and_nothing_else(damage, base, tmp_path, caplog):
+    wanted = train(base, tmp_path / "whole", steps=8)
+    path = stopped_at_five(base, tmp_path / "out")
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes({"flipped": content, "cut": content[:-50], "emptied": b""}[damage])
+    seen = []
+    assert train(base, tmp_path / "out", steps=8, watch=seen.append) == wanted
+    assert len(seen) == 8
+    assert f"{path}: damaged; this training begins again from its start." in caplog.text
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_full_disk_ends_a_training_with_one_clear_error_and_nothing_half_written(method, base, tmp_path, monkeypatch):
+    def full(*args, **options):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(adapter, "save_file", full)
+    monkeypatch.setattr("transformers.PreTrainedModel.save_pretrained", full)
+    with pytest.raises(RunError, match=r"cannot be written \(.*No space left on device.*what is complete is kept"):
+        train(base, tmp_path / "out", steps=2, method=method)
+    assert not (tmp_path / "out").exists()
+    monkeypatch.undo()
+    train(base, tmp_path / "out", steps=2, method=method)
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
 
 
 def test_tensors_that_no_example_uses_do_not_stand_in_the_way_of_a_savepoint(tmp_path):
@@ -296,7 +331,7 @@ def test_tensors_that_no_example_uses_do_not_stand_in_the_way_of_a_savepoint(tmp
     optimiser = fresh()
     go_on(optimiser, [1, 2, 3])
     savepoint = Savepoint(tmp_path / "savepoint")
-    progress = training.Progress([training.Step(i, 5, 1.0) for i in (1, 2, 3)])
+    progress = Progress([Step(i, 5, 1.0) for i in (1, 2, 3)])
     savepoint.save(weights, optimiser, progress)
     go_on(optimiser, [4, 5])
     wanted = weights.copy()

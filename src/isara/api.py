@@ -10,16 +10,18 @@ from typing import Any
 
 from isara import manifest, summary
 from isara.config import load
-from isara.context import Run
+from isara.context import Run, warnings_told
 from isara.errors import InputError, SettingsError
 from isara.events import Event, Watch, quiet
 from isara.heldout import split
+from isara.lock import locked
 from isara.loop import run_loop
 from isara.protocols import Embedder, Model, Trainer
 from isara.readers import from_records, read_seeds, sha256_of
 from isara.report import write_report
-from isara.rundir import fingerprint, locked
+from isara.rundir import fingerprint
 from isara.samples import Sample
+from isara.seal import mend, seal, seal_faults
 from isara.settings import Settings
 
 Seeds = str | Path | Iterable[Any]
@@ -85,7 +87,7 @@ def align(
     samples, inputs = read_inputs({"seeds": seeds, "heldout": heldout, "test": test}, fields)
     folder = Path(out)
     manifest.refuse_strangers(folder)
-    with locked(folder):
+    with locked(folder) as killed:
         learned, judged = samples["seeds"], samples["heldout"]
         if heldout is None:
             learned, judged = split(learned, chosen.split, chosen.seed)
@@ -98,11 +100,19 @@ def align(
         wanted = manifest.describe(
             folder.resolve().name, chosen, inputs, made.model_facts, made.embedder_facts, sys.argv
         )
-        for sentence in manifest.settle(folder, wanted, force=force):
+        if killed:
+            watch(Event("say", {"text": f"The last {killed}, did not end by itself: taken over.", "level": "info"}))
+        faults = seal_faults(folder)
+        told = manifest.settle(folder, wanted, force=force)
+        for sentence in (*told, *mend(folder, faults, force=force)):
             watch(Event("say", {"text": sentence, "level": "warning"}))
-        run_loop(Run(folder, chosen, made.model, made.embedder, made.trainer, learned, judged, samples["test"], watch))
+        slow = (made.model, made.embedder, made.trainer)
+        run = Run(folder, chosen, *slow, learned, judged, samples["test"], watch, force)
+        with warnings_told(run):
+            run_loop(run)
         found = summary.write_summary(folder)
         write_report(folder)
+        seal(folder, complete=True)
     return as_result(folder, found)
 
 

@@ -12,8 +12,9 @@ import numpy as np
 from isara.api import Backend, align, read_inputs
 from isara.errors import InputError
 from isara.events import Event, Watch, quiet
+from isara.lock import locked
 from isara.report import write_comparison
-from isara.rundir import fingerprint, locked, read_json, write_json, write_jsonl
+from isara.rundir import fingerprint, read_json, write_json, write_jsonl
 from isara.samples import Sample
 from isara.settings import Settings
 from isara.sharing import same_baselines, share

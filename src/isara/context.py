@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +33,8 @@ class Run:
     heldout: Sequence[Sample]
     test: Sequence[Sample]
     watch: Watch
+    force: bool = False
+    """Whether arms may be computed again that turn out to be stale."""
     pool: Pool = field(init=False)
     heldout_vectors: Vectors = field(init=False)
     test_vectors: Vectors = field(init=False)
@@ -57,6 +61,24 @@ class Run:
     def loaded(self, arm: str) -> Model:
         """Return the model of an arm."""
         return self.model.with_adapter(self.adapter(arm))
+
+
+@contextmanager
+def warnings_told(run: Run) -> Iterator[None]:
+    """Pass on to the reader, and to the event log, what a backend warns of while it works."""
+
+    class Teller(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            run.say(record.getMessage(), "warning")
+
+    logger, teller = logging.getLogger("isara"), Teller(logging.WARNING)
+    passes_on, logger.propagate = logger.propagate, False
+    logger.addHandler(teller)
+    try:
+        yield
+    finally:
+        logger.removeHandler(teller)
+        logger.propagate = passes_on
 
 
 def embedded(embedder: Embedder, samples: Sequence[Sample]) -> Vectors:

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from isara.errors import BackendError, InputError
+from isara.errors import BackendError, InputError, RunError
 from isara.prompts import SEPARATORS, Style, answer_stops, for_answer, parse_answer
 from isara.protocols import Example, Likelihood, Model, Prompt, Sampling, Vectors
 from isara.retrieve import Pool
-from isara.rundir import records_in, write_jsonl
+from isara.rundir import records_in, remedy, write_jsonl
 from isara.samples import Sample
 from isara.settings import AnswerSettings, SplitSettings
 
@@ -136,6 +136,9 @@ def write_scores(
 
 
 def mean_nll(folder: Path, field: str = "nll") -> float:
-    """Return an arm's mean held-out NLL per token, each sample counted once."""
-    values = [record[field] for record in records_in(folder / "heldout.jsonl")]
+    """Return an arm's mean held-out NLL per token, each sample counted once; RunError where the scores are gone."""
+    path = folder / "heldout.jsonl"
+    values = [record[field] for record in records_in(path)]
+    if not values:
+        raise RunError(f"{path}: no scores here. {remedy(path)}")
     return float(np.mean(values))

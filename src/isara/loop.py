@@ -26,6 +26,7 @@ from isara.protocols import Model, Targets
 from isara.retrieve import Pool
 from isara.rundir import Journal, write_bytes, write_json, write_jsonl
 from isara.samples import Sample
+from isara.seal import finish_arm, retire, seal
 from isara.tuning import check_overlong, train_arm
 
 
@@ -39,6 +40,7 @@ def run_loop(run: Run) -> None:
     write_jsonl(run.folder / "test.jsonl", [sample.to_json() for sample in run.test])
     vectors = [run.pool.vectors, run.heldout_vectors, *([run.test_vectors] if run.test else [])]
     write_bytes(run.folder / "samples.f16", np.concatenate(vectors).astype("<f2").tobytes())
+    seal(run.folder, complete=False)
     check_overlong(run, run.seeds)
     judge_arm(run, "base")
     judge_arm(run, "retrieved")
@@ -170,8 +172,15 @@ def judge_arm(run: Run, arm: str, *, finish: bool = True) -> None:
         scores = run.judge.score(model, run.test, run.test_vectors, retrieved=retrieved, both=False)
         write_jsonl(folder / "test.jsonl", scores)
     end(run, stage, started, resumed=model is None)
-    if finish and not (folder / "done.json").exists():
-        write_json(folder / "done.json", {"arm": arm})
+    if finish and not (model is None and (folder / "done.json").exists()):
+        conclude(run, arm)
+
+
+def conclude(run: Run, arm: str) -> None:
+    """Mark an arm as complete; where it replaces one that later arms were computed from, see that it is the same."""
+    finish_arm(run.folder, arm)
+    for sentence in retire(run.folder, arm, force=run.force):
+        run.say(sentence, "warning")
 
 
 def finish_round(run: Run, number: int, generator: str, drafted: Drafted, pool: Pool, *, kept: bool, why: str) -> None:
@@ -201,7 +210,7 @@ def finish_round(run: Run, number: int, generator: str, drafted: Drafted, pool: 
         },
     )
     run.say(why)
-    write_json(folder / "done.json", {"arm": f"round-{number}"})
+    conclude(run, f"round-{number}")
 
 
 def ended_because(drafted: Drafted, target: int) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from isara.config import changes
+from isara.digests import drop_file
 from isara.errors import RunError
 from isara.rundir import read_json, write_json
 from isara.settings import Settings
@@ -90,8 +91,7 @@ def stale(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[list[str], st
     first: list[str] = []
     for what, key in (("the model", "model"), ("the embedder", "embedder")):
         if old[key] != new[key]:
-            names = f"{old[key].get('name')} → {new[key].get('name')}"
-            said.append(f"{what} is another one ({names}, or its files changed)")
+            said.append(f"{what} is another one ({differences(old[key], new[key])})")
             first.append("base")
     # A round drops what is too close to a test sample, so test samples have a part in every round.
     for part, words, place in (("seeds", "seed", "base"), ("heldout", "held-out", "base"), ("test", "test", "round-1")):
@@ -108,6 +108,14 @@ def stale(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[list[str], st
             first.append(arm)
     order = (*ARMS, "round-1")
     return said, min(first, key=order.index) if first else None
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Return what differs in the facts of a model, its files by the beginning of their hash."""
+    name = f"{old.get('name')}" if old.get("name") == new.get("name") else f"{old.get('name')} → {new.get('name')}"
+    others = [key for key in dict.fromkeys((*old, *new)) if key != "name" and old.get(key) != new.get(key)]
+    told = {key: f"{str(old.get(key))[:12]} → {str(new.get(key))[:12]}" for key in others}
+    return ", ".join([name, *(f"other files: sha256 {t}" if k == "sha256" else f"{k} {t}" for k, t in told.items())])
 
 
 def hash_in(manifest: Mapping[str, Any], part: str) -> str | None:
@@ -155,12 +163,22 @@ def settle(run: Path, wanted: dict[str, Any], *, force: bool) -> list[str]:
         shutil.rmtree((run / arm).rename(run / f".{arm}.stale"))
     if hash_in(old, "test") != hash_in(wanted, "test"):
         for arm in arms_in(run):
-            (run / arm / "test.jsonl").unlink(missing_ok=True)
+            drop_file(run / arm, "test.jsonl")
     write_json(path, wanted | {"created": old["created"]})
     told = [f"Computing {', '.join(folders)} again: {'; '.join(said)}."] if folders else []
-    if old["isara"] != wanted["isara"]:
-        told.append(f"This run was begun with isara {old['isara']}; going on with {wanted['isara']}.")
-    return told
+    return [*told, *newer(old, wanted, kept)]
+
+
+def newer(old: Mapping[str, Any], new: Mapping[str, Any], kept: Sequence[str]) -> list[str]:
+    """Return a sentence where isara, or a library that decides what a run computes, has another version by now."""
+    before, now = ({"isara": m["isara"], **m.get("packages", {})} for m in (old, new))
+    changed = [f"{name} {before[name]} → {now[name]}" for name in before if name in now and before[name] != now[name]]
+    if not changed or not kept:
+        return []
+    return [
+        f"Other versions than before: {', '.join(changed)}. {', '.join(kept)} stay as they are; what is computed now "
+        "may differ from them in its last digits."
+    ]
 
 
 def arms_in(run: Path) -> list[str]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -96,35 +94,6 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
 
 
-@contextmanager
-def locked(run: Path) -> Iterator[None]:
-    """
-    Hold a run directory for this process alone; raises RunError naming the process that has it.
-
-    The lock is the kernel's and goes with the process, so one left by a killed process holds nobody up.
-    """
-    path = run / ".lock"
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+", encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"{run}: cannot hold a run ({error.strerror}). Give another --out.") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise RunError(f"{run}: in use by {holder}. Wait for it, or give another --out.") from error
-        except OSError as error:
-            raise RunError(f"{run}: this file system has no locks ({error.strerror}). Give another --out.") from error
-        file.truncate(0)
-        started = time.strftime("%Y-%m-%d %H:%M:%S")
-        file.write(f"process {os.getpid()} on {socket.gethostname()}, started {started}\n")
-        file.flush()
-        yield
-
-
 class Events:
     """The event log: one line for each thing that happened, with the time. Nothing is decided by it."""
 
@@ -132,12 +101,13 @@ class Events:
         self.path = path
 
     def add(self, kind: str, **data: Any) -> None:
-        """Append an event."""
+        """Append an event; raises RunError where it cannot be written."""
         record = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "kind": kind, **data}
         # A line cut off by a kill is closed first, so that it cannot swallow this one.
-        torn = self.path.exists() and not ends_with_newline(self.path)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(("\n" if torn else "") + to_lines([record]))
+        with writing(self.path):
+            torn = self.path.exists() and not ends_with_newline(self.path)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(("\n" if torn else "") + to_lines([record]))
 
     def read(self) -> list[dict[str, Any]]:
         """Return the events, leaving out a line that a kill cut off."""
@@ -172,6 +142,21 @@ def steps_in(journal: Path) -> tuple[list[dict[str, Any]], int]:
             raise RunError(f"{journal}: a damaged line ({error}). {remedy(journal)}") from error
         whole += len(line)
     return steps, whole
+
+
+def refuse_gap(path: Path, size: int, length: int) -> None:
+    """Raise RunError where a file is shorter than what was written to it."""
+    if size < length:
+        raise RunError(f"{path}: {size} bytes here, {length} were written. {remedy(path)}")
+
+
+def step_hash(before: str, step: str, lengths: Mapping[str, int], contents: Iterable[bytes]) -> str:
+    """Return the SHA-256 that ties a step, with all it appended, to the hash of the step before it."""
+    digest = hashlib.sha256(before.encode("ascii"))
+    digest.update(to_lines([{"step": step, "lengths": lengths}]).encode("utf-8"))
+    for content in contents:
+        digest.update(content)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,19 +205,22 @@ class Journal:
         self._path = folder / "journal.jsonl"
         self._spans: dict[str, dict[str, tuple[int, int]]] = {}
         self._lengths: dict[str, int] = {}
+        self._hash = ""
+        self._size = 0
         self._open()
 
     def _open(self) -> None:
         steps, whole = steps_in(self._path)
+        self._size = whole
         for entry in steps:
             self._note(entry["step"], entry["lengths"])
+            self._hash = entry.get("sha256", "")
         if self._path.exists() and self._path.stat().st_size > whole:
             os.truncate(self._path, whole)
         for name, length in self._lengths.items():
             path = self.folder / name
             size = path.stat().st_size if path.exists() else 0
-            if size < length:
-                raise RunError(f"{path}: {size} bytes here, {length} were written. {remedy(path)}")
+            refuse_gap(path, size, length)
             if size > length:
                 os.truncate(path, length)
 
@@ -250,27 +238,39 @@ class Journal:
         return [json.loads(line) for line in self.content(step, name).decode("utf-8").split("\n") if line]
 
     def content(self, step: str, name: str) -> bytes:
-        """Return the bytes that a committed step appended to a file."""
+        """Return the bytes that a committed step appended to a file; raises RunError where they are gone."""
         start, end = self._spans[step].get(name, (0, 0))
-        with (self.folder / name).open("rb") as file:
-            file.seek(start)
-            return file.read(end - start)
+        path = self.folder / name
+        try:
+            with path.open("rb") as file:
+                file.seek(start)
+                content = file.read(end - start)
+        except OSError as error:
+            raise RunError(f"{path}: cannot be read ({error.strerror}). {remedy(path)}") from error
+        refuse_gap(path, start + len(content), end)
+        return content
 
     def commit(self, step: str, files: Mapping[str, Sequence[Mapping[str, Any]] | bytes]) -> None:
-        """Append records (or raw bytes) to files, all or nothing."""
-        lengths = {}
+        """Append records (or raw bytes) to files, all or nothing; raises RunError where that is not possible."""
+        lengths, contents = {}, []
         for name, added in files.items():
             content = added if isinstance(added, bytes) else to_lines(added).encode("utf-8")
+            contents.append(content)
             before = self._lengths.get(name, 0)
             with writing(self.folder / name), (self.folder / name).open("ab") as file:
+                refuse_gap(self.folder / name, file.tell(), before)
                 # What an earlier attempt left behind the last commit, in a file this journal did not know yet.
                 file.truncate(before)
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             lengths[name] = before + len(content)
+        tied = step_hash(self._hash, step, lengths, contents)
+        line = to_lines([{"step": step, "lengths": lengths, "sha256": tied}]).encode("utf-8")
         with writing(self._path), self._path.open("ab") as file:
-            file.write(to_lines([{"step": step, "lengths": lengths}]).encode("utf-8"))
+            refuse_gap(self._path, file.tell(), self._size)
+            file.write(line)
             file.flush()
             os.fsync(file.fileno())
+        self._hash, self._size = tied, self._size + len(line)
         self._note(step, lengths)

@@ -29,7 +29,7 @@ class ModelSettings(Section):
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Number format of the weights; `auto` is bfloat16 where the hardware multiplies it, else float32."""
     batch_tokens: int = Field(default=16384, ge=64)
-    """Tokens held at once while generating and scoring; lower it when memory runs out."""
+    """Tokens held at once while generating and scoring; halved by itself when memory runs out."""
 
 
 class SplitSettings(Section):

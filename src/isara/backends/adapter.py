@@ -8,8 +8,10 @@ factors and their gradients in seven matrix products with nothing kept that is n
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from isara.errors import BackendError
+from isara.rundir import write_text, writing
 
 
 class _LowRank(torch.autograd.Function):
@@ -146,8 +149,9 @@ def wear(network: Any, folder: Path) -> None:
 
 def write_adapter(folder: Path, state: dict[str, Tensor], *, base: str, rank: int, alpha: float) -> None:
     """Write factors and their configuration as PEFT does."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(state, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    save_tensors(state, folder / "adapter_model.safetensors", {"format": "pt"})
     layers = sorted({key.split(".lora_")[0].removeprefix("base_model.model.") for key in state})
     config = {
         "peft_type": "LORA",
@@ -161,4 +165,15 @@ def write_adapter(folder: Path, state: dict[str, Tensor], *, base: str, rank: in
         "inference_mode": True,
         "target_modules": layers,
     }
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_text(folder / "adapter_config.json", json.dumps(config, indent=2) + "\n")
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Write a safetensors file, and bring it to the disk; raises RunError where it cannot be written."""
+    with writing(path):
+        try:
+            save_file(tensors, path, metadata=metadata)
+        except SafetensorError as error:
+            raise OSError(errno.EIO, str(error)) from error
+        with path.open("rb") as file:
+            os.fsync(file.fileno())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor
 from isara.backends.adapter import wear
 from isara.backends.checkpoints import Checkpoint
 from isara.backends.decode import Lane, decode
+from isara.backends.memory import Budget, ran_out
 from isara.backends.packing import IMPLEMENTATION, Layout, register
 from isara.backends.quiet import quiet_loading
 from isara.backends.selfcheck import check_packing, refusal
@@ -53,15 +54,27 @@ def load_network(folder: Path, device: torch.device, dtype: torch.dtype) -> Netw
             network = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=dtype, attn_implementation=IMPLEMENTATION, use_safetensors=True, local_files_only=True
             )
+        network = network.to(device).eval()
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         if error.args == (IMPLEMENTATION,):
             raise BackendError(refusal(folder, "its attention cannot be replaced")) from error
         raise BackendError(
             f"{folder}: not a causal language model that transformers can load here ({error})."
         ) from error
-    network = network.to(device).eval()
+    except (RuntimeError, MemoryError) as error:
+        raise no_room(folder, error) from error
     check_packing(network, folder)
     return network
+
+
+def no_room(folder: Path, error: Exception) -> Exception:
+    """Return a BackendError in place of what is said where a model does not fit into memory; else the error itself."""
+    if not ran_out(error):
+        return error
+    return BackendError(
+        f"{folder}: there is not enough memory to load this model. Close other programs, or give a smaller model "
+        "with --model; what is complete is kept."
+    )
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -90,7 +103,7 @@ class TransformersModel:
         self.checkpoint = checkpoint
         self.device = choose_device(device)
         self.dtype = choose_dtype(dtype, self.device)
-        self.batch_tokens = batch_tokens
+        self.budget = Budget(batch_tokens, "writing or scoring")
         self.adapter = adapter
         self.tokenizer = load_tokenizer(checkpoint.folder)
         self.encoder = Encoder(self.tokenizer)
@@ -117,13 +130,11 @@ class TransformersModel:
         """Return the same checkpoint wearing the adapter in that folder, loaded when first used."""
         if adapter == self.adapter:
             return self
-        return TransformersModel(
-            self.checkpoint,
-            device=str(self.device),
-            dtype=str(self.dtype).removeprefix("torch."),
-            batch_tokens=self.batch_tokens,
-            adapter=adapter,
+        tuned = TransformersModel(
+            self.checkpoint, device=str(self.device), dtype=str(self.dtype).removeprefix("torch."), adapter=adapter
         )
+        tuned.budget = self.budget
+        return tuned
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Return the length of each text in tokens."""
@@ -131,15 +142,18 @@ class TransformersModel:
 
     def complete(self, prompts: Sequence[Prompt], sampling: Sampling, *, seeds: Sequence[int]) -> list[Completion]:
         """Return one completion for each prompt, in order; each has its own random seed, whatever its neighbours."""
-        lanes = [Lane(self.encoder.prompt(prompt), seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+        encoded = [self.encoder.prompt(prompt) for prompt in prompts]
         ends = self.ends()
-        done: list[Completion | None] = [None] * len(lanes)
-        sizes = [len(lane.prompt) + sampling.max_tokens for lane in lanes]
-        for group in grouped(sizes, self.batch_tokens):
+        done: list[Completion | None] = [None] * len(prompts)
+
+        def write(group: list[int]) -> None:
+            lanes = [Lane(encoded[i], seeds[i]) for i in group]
             with torch.inference_mode():
-                finished = decode(self.network, [lanes[i] for i in group], sampling, ends, self.tokenizer.decode)
-            for i, completion in zip(group, finished, strict=True):
-                done[i] = self.checked(prompts[i], lanes[i], completion)
+                finished = decode(self.network, lanes, sampling, ends, self.tokenizer.decode)
+            for i, lane, completion in zip(group, lanes, finished, strict=True):
+                done[i] = self.checked(prompts[i], lane, completion)
+
+        self.budget.work([len(ids) + sampling.max_tokens for ids in encoded], write)
         return [completion for completion in done if completion is not None]
 
     def checked(self, prompt: Prompt, lane: Lane, completion: Completion) -> Completion:
@@ -162,7 +176,7 @@ class TransformersModel:
         encoded = [
             (self.encoder.prompt(prompt), self.encoder.completion(prompt, completion)) for prompt, completion in pairs
         ]
-        return score_encoded(self.network, encoded, self.batch_tokens)
+        return score_encoded(self.network, encoded, self.budget)
 
     def distributions(self, pairs: Sequence[tuple[Prompt, str]], k: int) -> list[Targets]:
         """Return the `k` likeliest tokens at each place of each completion, in order."""
@@ -172,12 +186,15 @@ class TransformersModel:
             end = [self.encoder.end] if isinstance(prompt, Chat) else []
             encoded.append((self.encoder.prompt(prompt), [*self.encoder.completion(prompt, completion), *end]))
         found: dict[int, Targets] = {}
-        for group in grouped([len(prompt) + len(completion) for prompt, completion in encoded], self.batch_tokens):
+
+        def look(group: list[int]) -> None:
             with torch.inference_mode():
                 logits, _ = completion_logits(self.network, [encoded[i] for i in group])
             counts = [len(encoded[i][1]) for i in group]
             for i, rows in zip(group, torch.split(logits, counts), strict=True):
                 found[i] = likeliest(encoded[i][1], rows, k)
+
+        self.budget.work([len(prompt) + len(completion) for prompt, completion in encoded], look)
         return [found[i] for i in range(len(pairs))]
 
 
@@ -199,35 +216,21 @@ def load_tuned(folder: Path, adapter: Path | None, device: torch.device, dtype: 
     return network
 
 
-def grouped(sizes: Sequence[int], most: int) -> Iterator[list[int]]:
-    """Yield indices in groups of like size whose sum stays under `most`; longest first, so memory runs out early."""
-    group: list[int] = []
-    total = 0
-    for i in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
-        if group and total + sizes[i] > most:
-            yield group
-            group, total = [], 0
-        group.append(i)
-        total += sizes[i]
-    if group:
-        yield group
-
-
-def score_encoded(
-    network: Network, pairs: Sequence[tuple[list[int], list[int]]], batch_tokens: int
-) -> list[Likelihood]:
+def score_encoded(network: Network, pairs: Sequence[tuple[list[int], list[int]]], budget: Budget) -> list[Likelihood]:
     """Return the likelihood of each completion (ids) after its prompt (ids), in order."""
     scored = [Likelihood(0.0, 0)] * len(pairs)
-    sizes = [len(prompt) + len(completion) for prompt, completion in pairs]
-    for group in grouped(sizes, batch_tokens):
+
+    def score(group: list[int]) -> None:
         members = [i for i in group if pairs[i][1]]
         if not members:
-            continue
+            return
         with torch.inference_mode():
             logs = completion_logs(network, [pairs[i] for i in members])
         counts = [len(pairs[i][1]) for i in members]
         for i, part in zip(members, torch.split(logs.double().cpu(), counts), strict=True):
             scored[i] = Likelihood(float(part.sum()), len(part))
+
+    budget.work([len(prompt) + len(completion) for prompt, completion in pairs], score)
     return scored
 
 

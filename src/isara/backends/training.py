@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from isara.backends.adapter import adapt, load_state, read_state, state_of, write_adapter
@@ -23,19 +18,17 @@ from isara.backends.hf import (
     choose_device,
     choose_dtype,
     completion_logits,
-    grouped,
     load_network,
     load_tokenizer,
     score_encoded,
 )
-from isara.backends.quiet import quiet_loading
+from isara.backends.memory import Budget, attempt, grouped
+from isara.backends.savepoints import Savepoint, save_whole
 from isara.backends.targets import Soft, aligned, answer_loss
 from isara.backends.template import Encoder
 from isara.protocols import Example, Step, Trained
+from isara.rundir import writing
 from isara.settings import TrainSettings
-
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-"""What AdamW remembers of each tensor."""
 
 Pair = tuple[list[int], list[int]]
 """Token ids of a prompt, and of the completion after it with the end of the turn."""
@@ -52,6 +45,8 @@ class TransformersTrainer:
         self.device = choose_device(device)
         self.dtype = choose_dtype(dtype, self.device)
         self.encoder = Encoder(load_tokenizer(checkpoint.folder))
+        self.budget = Budget(max(settings.max_tokens, 4096), "training on", "train.max_tokens")
+        self.judging = Budget(4096, "scoring in training", "train.max_tokens")
 
     def encode(self, example: Example) -> Pair:
         """Return an example as ids; the end of the turn is part of the completion, and so of the loss."""
@@ -102,27 +97,6 @@ class TransformersTrainer:
         return Trained(steps, state.best_step if self.settings.keep == "best" and checks else steps, tuple(state.curve))
 
 
-@dataclass
-class Progress:
-    """How far a training has come."""
-
-    curve: list[Step] = field(default_factory=list)
-    best: dict[str, Tensor] = field(default_factory=dict)
-    best_step: int = 0
-
-    @property
-    def step(self) -> int:
-        """Steps done."""
-        return len(self.curve)
-
-    def add(self, step: Step) -> None:
-        """Take a step in, and note it where its held-out mean is the lowest so far."""
-        self.curve.append(step)
-        scored = [s for s in self.curve if s.heldout]
-        if step.heldout and step is min(scored, key=lambda s: sum(s.heldout or ())):
-            self.best_step = step.number
-
-
 class Weights:
     """The network in training: adapters on a frozen base, or all of it."""
 
@@ -169,22 +143,35 @@ class Weights:
                 tensor.copy_(state[name])
 
     def step(self, batch: Sequence[Pair], optimiser: torch.optim.Optimizer, soft: Sequence[Soft | None]) -> float:
-        """Take one optimiser step; returns the mean loss per token."""
+        """Take one optimiser step on a batch, in as many parts as memory asks for; returns the mean loss per token."""
         total = sum(len(completion) for _, completion in batch)
-        optimiser.zero_grad(set_to_none=True)
-        loss = 0.0
-        most = max(self.trainer.settings.max_tokens, 4096)
-        for group in grouped([len(prompt) + len(completion) for prompt, completion in batch], most):
+        sizes = [len(prompt) + len(completion) for prompt, completion in batch]
+        losses: list[float] = []
+        group: list[int] = []
+
+        def accumulate() -> None:
             part = packed_loss(self.network, [batch[i] for i in group], total, [soft[i] for i in group])
             torch.autograd.backward(part)
-            loss += float(part.detach())
+            losses.append(float(part.detach()))
+
+        while True:
+            # A part that failed may have left some gradients, so the whole batch is begun again.
+            optimiser.zero_grad(set_to_none=True)
+            losses.clear()
+            for group in grouped(sizes, self.trainer.budget.tokens):
+                said = attempt(accumulate)
+                if said is not None:
+                    self.trainer.budget.shrink([sizes[i] for i in group], said)
+                    break
+            else:
+                break
         torch.nn.utils.clip_grad_norm_(self.trainable(), 1.0)
         optimiser.step()
-        return loss
+        return sum(losses)
 
     def score(self, pairs: Sequence[Pair]) -> tuple[float, ...]:
         """Return the NLL per token of each completion under the weights as they are."""
-        return tuple(likelihood.nll for likelihood in score_encoded(self.network, pairs, 4096))
+        return tuple(likelihood.nll for likelihood in score_encoded(self.network, pairs, self.trainer.judging))
 
     def write(self, out: Path) -> None:
         """Leave the weights in a folder that appears only when it is complete."""
@@ -195,58 +182,10 @@ class Weights:
             base = str(self.trainer.checkpoint.name)
             write_adapter(scratch, self.copy(), base=base, rank=settings.rank, alpha=settings.alpha)
         else:
-            with quiet_loading():
-                self.network.to(self.trainer.dtype).save_pretrained(scratch)
-                self.trainer.encoder.tokenizer.save_pretrained(scratch)
+            save_whole(self.network.to(self.trainer.dtype), self.trainer.encoder.tokenizer, scratch)
         shutil.rmtree(out, ignore_errors=True)
-        scratch.replace(out)
-
-
-class Savepoint:
-    """Where a killed training goes on: one file, replaced as a whole."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def save(self, weights: Weights, optimiser: torch.optim.Optimizer, progress: Progress) -> None:
-        """Write the weights, the optimiser's moments, the best weights so far and the curve."""
-        tensors = {f"weights/{name}": tensor.contiguous() for name, tensor in weights.copy().items()}
-        tensors |= {f"best/{name}": tensor.contiguous() for name, tensor in progress.best.items()}
-        for name, tensor in weights.named().items():
-            # A tensor that no example has used yet has no moments: an expert, an image tower.
-            moments = optimiser.state.get(tensor, {})
-            tensors |= {f"{key}/{name}": moments[key].detach().cpu().clone() for key in _MOMENTS if key in moments}
-        curve = [[step.number, step.of, step.loss, step.heldout] for step in progress.curve]
-        scratch = self.path.with_name(self.path.name + ".writing")
-        save_file(tensors, scratch, metadata={"curve": json.dumps(curve), "best_step": str(progress.best_step)})
-        with scratch.open("rb") as file:
-            os.fsync(file.fileno())
-        scratch.replace(self.path)
-
-    def load(self, weights: Weights, optimiser: torch.optim.Optimizer) -> Progress:
-        """Put back what was saved; a fresh start where there is nothing."""
-        if not self.path.exists():
-            return Progress()
-        with safe_open(self.path, framework="pt") as file:
-            metadata = file.metadata()
-        tensors = load_file(self.path)
-        curve = [
-            Step(number, of, loss, tuple(heldout) if heldout else None)
-            for number, of, loss, heldout in json.loads(metadata["curve"])
-        ]
-        weights.put({name.removeprefix("weights/"): t for name, t in tensors.items() if name.startswith("weights/")})
-        for name, tensor in weights.named().items():
-            moments = {key: tensors[f"{key}/{name}"] for key in _MOMENTS if f"{key}/{name}" in tensors}
-            if moments:
-                on_device = {key: moments[key].to(tensor.device) for key in ("exp_avg", "exp_avg_sq")}
-                # AdamW counts its steps on the CPU, whatever the device.
-                optimiser.state[tensor] = {"step": moments["step"], **on_device}
-        best = {name.removeprefix("best/"): t for name, t in tensors.items() if name.startswith("best/")}
-        return Progress(curve, best, int(metadata["best_step"]))
-
-    def clear(self) -> None:
-        """Remove the savepoint of a training that is complete."""
-        self.path.unlink(missing_ok=True)
+        with writing(out):
+            scratch.replace(out)
 
 
 def packed_loss(network: Any, batch: Sequence[Pair], total: int, soft: Sequence[Soft | None] = ()) -> Tensor:

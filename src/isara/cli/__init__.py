@@ -1,30 +1,20 @@
-"""The command line: `isara init · check · run · status · report · compare · replay · lineage · chat · export`."""
+"""The command line: one verb in each command, listed by `isara --help`."""
 
 from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
-from types import FrameType
 
 import typer
 
 # Each module adds its verbs to the application, in the order in which `isara --help` shows them.
 from isara.cli import prepare, work, study, inspect, export  # isort: skip
 from isara.cli.app import app, show
+from isara.cli.stopping import WORD, Stopped, stopping
 from isara.errors import IsaraError
 
 __all__ = ["app", "export", "inspect", "main", "prepare", "study", "work"]
-
-
-class Stopped(BaseException):
-    """Somebody asked this process to stop. Not a KeyboardInterrupt, which typer would answer with its own word."""
-
-
-def stop(number: int, frame: FrameType | None) -> None:
-    """Stop at once when asked to, by Ctrl-C or by SIGTERM: the run directory is in order at every moment."""
-    raise Stopped
 
 
 def main() -> None:
@@ -33,13 +23,12 @@ def main() -> None:
     # Threads that spin while they wait for each other crawl as soon as anything else runs on the machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
     try:
-        app(prog_name="isara")
+        with stopping():
+            app(prog_name="isara")
     except IsaraError as error:
         show(f"isara: {error}", error=True)
         sys.exit(error.exit_code)
     except Stopped:
-        typer.echo("\nisara: stopped. What is done is kept; start the same command again to go on.", err=True)
+        typer.echo(f"\n{WORD}", err=True)
         sys.exit(130)

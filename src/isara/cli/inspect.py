@@ -1,4 +1,4 @@
-"""`isara replay`, `lineage` and `chat`: looking closer at a run that is there."""
+"""`isara verify`, `replay`, `lineage` and `chat`: looking closer at a run that is there."""
 
 from __future__ import annotations
 
@@ -8,6 +8,26 @@ from typing import Annotated, Optional
 import typer
 
 from isara.cli.app import RunArgument, Sets, app, show
+
+
+@app.command()
+def verify(run_folder: RunArgument) -> None:
+    """Check that every file of a run is still as it was written; exit code 3 when one is not."""
+    from isara.verify import verify as verify_run
+
+    found = verify_run(run_folder)
+    for note in found.notes:
+        show(f"note: {note}")
+    what = "the complete run" if found.complete else "a run that is not complete, as far as it is committed"
+    if not found.faults:
+        show(f"{run_folder}: {found.files} files checked, {what}: all as they were written.")
+        return
+    show(f"{run_folder}: {found.files} files checked, {what}: {len(found.faults)} are not as they were written.")
+    for fault in found.faults:
+        show(f"  {fault}")
+    show("Put back a copy of them, or start the run's command again: it says what it can write anew and what it would")
+    show("compute again, which --force does in place.")
+    raise typer.Exit(3)
 
 
 @app.command()

@@ -128,9 +128,11 @@ def status(run_folder: RunArgument) -> None:
 def report(run_folder: RunArgument) -> None:
     """Write report.html, report.md and summary.json again, from the run directory alone."""
     from isara.report import write_report
+    from isara.seal import DERIVED, reseal
     from isara.summary import write_summary
 
     write_summary(run_folder)
     paths = write_report(run_folder)
+    reseal(run_folder, DERIVED)
     show(f"wrote {paths.html}")
     show(f"wrote {paths.markdown}")

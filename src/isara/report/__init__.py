@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from isara.errors import RunError
 from isara.report.comparison import comparison_at, comparison_html, comparison_markdown
 from isara.report.load import load_run
 from isara.report.markdown import markdown_page
 from isara.report.page import html_page
+from isara.rundir import write_text
 
 __all__ = ["ReportPaths", "write_comparison", "write_report"]
 
@@ -30,8 +30,8 @@ def write_report(run: Path) -> ReportPaths:
     """
     loaded = load_run(run)
     paths = ReportPaths(html=run / "report.html", markdown=run / "report.md")
-    _write(paths.html, html_page(loaded))
-    _write(paths.markdown, markdown_page(loaded))
+    write_text(paths.html, html_page(loaded))
+    write_text(paths.markdown, markdown_page(loaded))
     return paths
 
 
@@ -39,18 +39,6 @@ def write_comparison(folder: Path) -> ReportPaths:
     """Write comparison.html and comparison.md into the folder of a study, from its comparison.json alone."""
     found = comparison_at(folder)
     paths = ReportPaths(html=folder / "comparison.html", markdown=folder / "comparison.md")
-    _write(paths.html, comparison_html(found))
-    _write(paths.markdown, comparison_markdown(found))
+    write_text(paths.html, comparison_html(found))
+    write_text(paths.markdown, comparison_markdown(found))
     return paths
-
-
-def _write(path: Path, text: str) -> None:
-    """Put the whole text there at once, so that nobody reads half a page."""
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(text, encoding="utf-8", newline="\n")
-        part.replace(path)
-    except OSError as error:
-        raise RunError(
-            f"{path}: cannot be written ({error.strerror}). Check the folder and its permissions."
-        ) from error

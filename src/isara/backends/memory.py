@@ -1,0 +1,94 @@
+"""When memory runs out: telling that from other errors, and going on with less at once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+
+from isara.errors import BackendError
+
+_SIGNS = (
+    "allocate memory",
+    "out of memory",
+    "not enough memory",
+    "alloc_cpu",
+    "bad_alloc",
+    "could not create a memory",
+    "could not create a primitive",
+)
+"""What torch's allocators, the kernel's mapping and oneDNN say, in part, when there is no more memory."""
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that there is no more memory."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError | OSError) and any(sign in str(error).lower() for sign in _SIGNS)
+
+
+class Budget:
+    """How many tokens are worked on at once: halved when memory runs out, and not raised again."""
+
+    def __init__(self, tokens: int, doing: str = "scoring", lower: str = "answers.max_tokens") -> None:
+        """Start with `tokens`; `doing` says what for, `lower` what a reader can lower where one text is too much."""
+        self.tokens = tokens
+        self.doing = doing
+        self.lower = lower
+
+    def shrink(self, sizes: Sequence[int], said: str) -> None:
+        """Go on with half of what was too much; BackendError: that was a single text."""
+        total = sum(sizes)
+        if len(sizes) == 1:
+            raise BackendError(
+                f"Memory ran out {self.doing} one text of {total} tokens ({said}). Close other programs, lower "
+                f"{self.lower}, or take a smaller model; what is complete is kept."
+            )
+        self.tokens = max(1, total // 2)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        logging.getLogger(__name__).warning(
+            "Memory ran out %s %d tokens at once; going on with at most %d at once. Nothing else changes but the last "
+            "digits.",
+            self.doing,
+            total,
+            self.tokens,
+        )
+
+    def work(self, sizes: Sequence[int], do: Callable[[list[int]], None]) -> None:
+        """Call `do` with indices of items, in groups that fit; a group that does not is taken apart and done again."""
+        left = list(range(len(sizes)))
+        while left:
+            group = [left[i] for i in next(grouped([sizes[i] for i in left], self.tokens))]
+            said = attempt(lambda: do(group))  # noqa: B023  (called at once)
+            if said is None:
+                done = set(group)
+                left = [i for i in left if i not in done]
+            else:
+                self.shrink([sizes[i] for i in group], said)
+
+
+def attempt(do: Callable[[], None]) -> str | None:
+    """Do something; returns the first line of what was said where memory ran out, else None."""
+    try:
+        do()
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out(error):
+            raise
+        return (str(error) or "no more memory").splitlines()[0][:200]
+    return None
+
+
+def grouped(sizes: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Yield indices in groups of like size whose sum stays under `most`; longest first, so memory runs out early."""
+    group: list[int] = []
+    total = 0
+    for i in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+        if group and total + sizes[i] > most:
+            yield group
+            group, total = [], 0
+        group.append(i)
+        total += sizes[i]
+    if group:
+        yield group

@@ -1,0 +1,219 @@
+"""What ties the files of a run together: hashes of each arm, of what it was built on, and one seal over the whole."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+
+from isara.digests import (
+    Facts,
+    Fault,
+    checksum,
+    facts_in,
+    facts_of,
+    faults_in,
+    files_below,
+    journal_faults,
+    read_sealed,
+    write_sealed,
+)
+from isara.errors import RunError
+from isara.manifest import ARMS, arms_in
+
+SEAL = "seal.json"
+INPUTS = ("manifest.json", "seeds.jsonl", "heldout.jsonl", "test.jsonl", "samples.f16")
+"""What a run is computed from; each start writes them again from what it was asked for."""
+DERIVED = ("summary.json", "report.html", "report.md")
+"""What the end of a run, and `isara report`, make of the other files."""
+_LOG = "events.jsonl"
+_LOOSE = ("test.jsonl", "answers.jsonl")
+"""Files of an arm that no later arm is computed from."""
+
+
+def finish_arm(run: Path, arm: str) -> None:
+    """Write an arm's `done.json`: the hash of each of its files, and of the arms that it was computed from."""
+    folder = run / arm
+    names = [name for name in files_below(folder) if name != "done.json"]
+    built_on = {before: content_of(run, before) for before in bases_of(run, arm)}
+    write_sealed(folder / "done.json", {"arm": arm, "built_on": built_on, "files": facts_in(folder, names)})
+
+
+def bases_of(run: Path, arm: str) -> Iterator[str]:
+    """Yield the complete arms that an arm is computed from: those that gate it, write for it or lend it weights."""
+    if arm in ARMS:
+        return
+    for before in arms_in(run):
+        if before == arm:
+            return
+        if before != "retrieved" and (run / before / "done.json").exists():
+            yield before
+
+
+def content_of(run: Path, arm: str) -> str | None:
+    """Return a hash of what later arms are computed from; None for an arm without hashes."""
+    files = read_sealed(run / arm / "done.json").get("files")
+    return None if files is None else checksum({name: files[name] for name in files if name not in _LOOSE})
+
+
+def arm_faults(run: Path, arm: str) -> list[Fault]:
+    """Return what is not as it was written in an arm; of one that is not complete, in its committed steps."""
+    folder, prefix = run / arm, f"{arm}/"
+    if not (folder / "done.json").exists():
+        return journal_faults(folder, prefix)
+    try:
+        known = read_sealed(folder / "done.json")
+    except RunError:
+        return [Fault(f"{prefix}done.json", "changed since it was written")]
+    if "files" not in known:
+        # Of an isara that wrote none.
+        return []
+    extra = set(files_below(folder)) - set(known["files"]) - {"done.json", "test.jsonl"}
+    added = [Fault(prefix + name, "not there when the arm was complete") for name in sorted(extra)]
+    return faults_in(folder, known["files"], prefix) + added
+
+
+def outdated(run: Path, arm: str) -> list[str]:
+    """Return the later arms that were computed from another content of an arm than it has."""
+    content = content_of(run, arm)
+    found = []
+    for name in arms_in(run):
+        if (run / name / "done.json").exists():
+            used = read_sealed(run / name / "done.json").get("built_on", {}).get(arm)
+            if None not in (used, content) and used != content:
+                found.append(name)
+    return found
+
+
+def seal(run: Path, *, complete: bool) -> None:
+    """
+    Write `seal.json`: the hash of every file outside the arms, and of each complete arm's `done.json`.
+
+    While a run is under way it covers what the run is computed from, and the event log as far as it goes.
+    """
+    names = outside_arms(run) if complete else [name for name in (*INPUTS, _LOG) if (run / name).exists()]
+    status = "complete" if complete else "running"
+    files = facts_in(run, names)
+    write_sealed(run / SEAL, {"isara": metadata.version("isara"), "status": status, "files": files})
+
+
+def outside_arms(run: Path) -> list[str]:
+    """Return what the seal of a complete run lists: of an arm its `done.json`, which lists the others."""
+    arms = set(arms_in(run))
+    markers = {f"{arm}/done.json" for arm in arms}
+    return [n for n in files_below(run) if n != SEAL and (n in markers or n.partition("/")[0] not in arms)]
+
+
+def reseal(run: Path, names: Iterable[str]) -> None:
+    """Note new contents of some files in the seal of a complete run, and vouch for no others."""
+    try:
+        known = read_sealed(run / SEAL)
+    except RunError:
+        return
+    if known["status"] == "complete":
+        write_sealed(run / SEAL, {**known, "files": {**known["files"], **facts_in(run, names)}})
+
+
+def seal_faults(run: Path) -> list[Fault]:
+    """Return what the seal covers and is not as it was written; a missing seal is not told here."""
+    if not (run / SEAL).exists():
+        return []
+    try:
+        files: dict[str, Facts] = read_sealed(run / SEAL)["files"]
+    except (RunError, KeyError):
+        return [Fault(SEAL, "changed since it was written")]
+    log = {name: facts for name, facts in files.items() if name == _LOG}
+    faults = faults_in(run, {name: facts for name, facts in files.items() if name != _LOG})
+    # The log grows; what was there when it was sealed has to be there still.
+    for name, facts in log.items():
+        if facts_of(run / name, facts["bytes"]) != facts:
+            faults.append(Fault(name, "changed since it was written" if (run / name).exists() else "missing"))
+    return faults
+
+
+def mend(run: Path, before: Iterable[Fault], *, force: bool) -> list[str]:
+    """
+    Make a run directory fit to go on after something in it was changed from outside.
+
+    `before` is what the seal told when the run was opened. What each start writes anew is told in the sentences
+    returned. RunError: files of an arm are not as they were written, and `force` does not allow to compute it again.
+    """
+    for left in run.rglob("*.writing"):
+        remove(left)
+    said, broken = [], {}
+    for fault in before:
+        arm = fault.file.partition("/")[0]
+        if fault.file in (*INPUTS, *DERIVED, SEAL):
+            said.append(f"{fault}; it is written again.")
+        elif fault.file == _LOG:
+            said.append(f"{fault}; nothing but times is read from it, and it is left as it is.")
+        elif fault.file.endswith("/done.json") and (run / arm / "done.json").exists():
+            broken[arm] = [fault]
+    for arm in arms_in(run):
+        found = arm_faults(run, arm)
+        if found:
+            broken[arm] = found
+        elif (run / arm / "done.json").exists():
+            drop_unlisted(run, arm)
+    if broken:
+        said.append(recompute(run, broken, force=force))
+    for arm in arms_in(run):
+        if (run / arm / "done.json").exists():
+            said += retire(run, arm, force=force)
+    return said
+
+
+def drop_unlisted(run: Path, arm: str) -> None:
+    """Remove test scores that a complete arm does not list: they were to go when the run was killed."""
+    files = read_sealed(run / arm / "done.json").get("files")
+    if files is not None and "test.jsonl" not in files:
+        (run / arm / "test.jsonl").unlink(missing_ok=True)
+
+
+def recompute(run: Path, broken: Mapping[str, list[Fault]], *, force: bool) -> str:
+    """Take damaged arms out of a run, so that they are computed again, and say so; RunError unless `force`."""
+    arms = [arm for arm in arms_in(run) if arm in broken]
+    kept = [arm for arm in arms_in(run) if arm not in broken]
+    lines = [f"  {run / fault.file}: {fault.what}\n" for arm in arms for fault in broken[arm][:5]]
+    plan = f"Computed again: {', '.join(arms)}. Kept: {', '.join(kept) or 'nothing'}"
+    plan += " (as far as what is computed again comes out the same).\n" if kept else ".\n"
+    if not force:
+        raise RunError(
+            f"{run}: files were changed after they were written.\n" + "".join(lines) + plan + "Put back a copy of "
+            "them, add --force to compute them again in place, or give another --out."
+        )
+    for arm in reversed(arms):
+        set_aside(run, arm)
+    faults = "; ".join(str(fault) for arm in arms for fault in broken[arm][:1])
+    return f"Computing {', '.join(arms)} again: {faults}."
+
+
+def set_aside(run: Path, arm: str) -> None:
+    """Remove an arm's folder: out of the way at once, so that a kill leaves all of it or none."""
+    shutil.rmtree((run / arm).rename(run / f".{arm}.stale"))
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder that a killed process left behind."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def retire(run: Path, arm: str, *, force: bool) -> list[str]:
+    """
+    Take out the later arms that were computed from another content of an arm, and return a sentence that says so.
+
+    RunError: there are some, and `force` does not allow it.
+    """
+    stale = outdated(run, arm)
+    if not stale:
+        return []
+    words = f"{arm} came out different from what {', '.join(stale)} had been computed from"
+    if not force:
+        raise RunError(f"{run}: {words}. Add --force to compute that again in place, or give another --out.")
+    for name in reversed(stale):
+        set_aside(run, name)
+    return [f"{words}: computing that again."]

@@ -186,7 +186,7 @@ def test_a_base_model_without_a_chat_template_is_shown_plain_text(small, tmp_pat
 
 def test_another_model_makes_everything_stale(small, tmp_path):
     align(small.records, out=tmp_path, settings=small.settings, backend=lambda _: own())
-    with pytest.raises(RunError, match=r"the model is another one \(mine → mine, or its files changed\)"):
+    with pytest.raises(RunError, match=r"the model is another one \(mine, other files: sha256 None → f00d\)"):
         align(small.records, out=tmp_path, settings=small.settings, backend=lambda _: own(sha256="f00d"))
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from isara.verify import verify
+from same_run import contents
 
 KILLS = int(os.environ.get("ISARA_KILLS", "12"))
 STOPPED = "isara: stopped. What is done is kept; start the same command again to go on."
@@ -153,32 +152,6 @@ class Driver:
         self.process.stdin.close()
         self.process.wait()
         self.process.stdout.close()
-
-
-def contents(folder):
-    """Every file of a run but the event log and the lock, without what a clock said."""
-    files = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and name not in ("events.jsonl", ".lock"):
-            files[name] = path.read_bytes()
-    for name, key in (("manifest.json", "created"), ("summary.json", "seconds")):
-        files[name] = {field: value for field, value in json.loads(files[name]).items() if field != key}
-    assert verify(folder).faults == ()
-    timed = ("events.jsonl", "manifest.json", "summary.json", "report.html")
-    sealed = json.loads(files.pop("seal.json"))
-    files["seal.json"] = {name: facts for name, facts in sealed["files"].items() if name not in timed}
-    page = files["report.html"].decode()
-    for pattern, least in (
-        (r"<dt>Time</dt><dd><b>[^<]*</b>", 1),
-        (r'<tr><th scope="row">Created</th><td>[^<]*</td></tr>', 1),
-        # not there where no process lived to see the end of a stage that it began
-        (r'<h3>Time by stage</h3><table class="plot timings">.*?</table>', 0),
-    ):
-        page, found = re.subn(pattern, "", page, flags=re.DOTALL)
-        assert least <= found <= 1, pattern
-    files["report.html"] = page
-    return files
 
 
 def start(command, folder):

@@ -220,7 +220,7 @@ def test_a_request_that_makes_arms_stale_needs_force_and_then_keeps_the_others(b
     assert told.startswith(f"Computing {', '.join(again)} again: {name}: ")
     assert arms_in(begun) == kept
     assert all((begun / arm / "heldout.jsonl").exists() for arm in kept)
-    assert {path.name for path in begun.iterdir()} == {"manifest.json", *kept}
+    assert {path.name for path in begun.iterdir()} == {"manifest.json", "seal.json", *kept}
     assert read_json(begun / "manifest.json")["settings"] == request["settings"]
     assert settle(begun, request, force=False) == []
 

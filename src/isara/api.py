@@ -21,7 +21,7 @@ from isara.readers import from_records, read_seeds, sha256_of
 from isara.report import write_report
 from isara.rundir import fingerprint
 from isara.samples import Sample
-from isara.seal import mend, seal, seal_faults
+from isara.seal import examine, mend, refuse, seal
 from isara.settings import Settings
 
 Seeds = str | Path | Iterable[Any]
@@ -102,9 +102,11 @@ def align(
         )
         if killed:
             watch(Event("say", {"text": f"The last {killed}, did not end by itself: taken over.", "level": "info"}))
-        faults = seal_faults(folder)
-        told = manifest.settle(folder, wanted, force=force)
-        for sentence in (*told, *mend(folder, faults, force=force)):
+        damage = examine(folder)
+        told = manifest.settle(
+            folder, wanted, force=force, ready=lambda kept: refuse(folder, damage, kept, force=force)
+        )
+        for sentence in (*told, *mend(folder, damage, force=force)):
             watch(Event("say", {"text": sentence, "level": "warning"}))
         slow = (made.model, made.embedder, made.trainer)
         run = Run(folder, chosen, *slow, learned, judged, samples["test"], watch, force)

@@ -15,6 +15,7 @@ from isara.errors import RunError
 from isara.rundir import step_hash, steps_in, write_json
 from isara.samples import to_lines
 
+SEAL = "seal.json"
 Facts = dict[str, Any]
 """`{bytes, sha256}` of a file."""
 
@@ -103,11 +104,24 @@ def read_sealed(path: Path) -> dict[str, Any]:
 def drop_file(folder: Path, name: str) -> None:
     """Take one file out of an arm's folder, and out of the list of its files where the arm is complete."""
     done = folder / "done.json"
-    if done.exists():
-        known = read_sealed(done)
+    known = sealed_or_none(done)
+    if known is not None:
         known.get("files", {}).pop(name, None)
         write_sealed(done, known)
     (folder / name).unlink(missing_ok=True)
+
+
+def sealed_or_none(path: Path) -> dict[str, Any] | None:
+    """Return what `read_sealed` does, None where there is no such file or it was changed."""
+    try:
+        return read_sealed(path)
+    except RunError:
+        return None
+
+
+def unseal(run: Path) -> None:
+    """Say in the seal that a run is being started: until it is sealed again it vouches for nothing outside the arms."""
+    write_sealed(run / SEAL, {"status": "starting", "files": {}})
 
 
 def checksum(value: Mapping[str, Any]) -> str:

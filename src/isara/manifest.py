@@ -6,13 +6,13 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from isara.config import changes
-from isara.digests import drop_file
+from isara.digests import drop_file, unseal
 from isara.errors import RunError
 from isara.rundir import read_json, write_json
 from isara.settings import Settings
@@ -134,12 +134,14 @@ def refuse_strangers(run: Path) -> None:
         raise RunError(f"{run}: not empty, and no run of isara (found {strangers[0]}). Give another --out.")
 
 
-def settle(run: Path, wanted: dict[str, Any], *, force: bool) -> list[str]:
+def settle(
+    run: Path, wanted: dict[str, Any], *, force: bool, ready: Callable[[Sequence[str]], None] = lambda kept: None
+) -> list[str]:
     """
     Make a run directory ready for a manifest: new, or going on, or partly computed again.
 
     Returns sentences for the reader. Raises RunError where something would have to be computed again and `force`
-    does not allow it.
+    does not allow it. `ready` is told which arms are kept, before anything changes; what it raises, this does.
     """
     path = run / "manifest.json"
     for left in run.glob(".*.stale"):
@@ -159,6 +161,8 @@ def settle(run: Path, wanted: dict[str, Any], *, force: bool) -> list[str]:
             + f"Computed again: {', '.join(folders)}. Kept: {', '.join(kept) or 'nothing'}.\n"
             "Add --force to do that in place, or give another --out."
         )
+    ready(kept)
+    unseal(run)
     for arm in reversed(folders):
         # Out of the way at once, the last first: a kill in between leaves whole arms and no gap before them.
         shutil.rmtree((run / arm).rename(run / f".{arm}.stale"))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
 from isara.digests import (
+    SEAL,
     Facts,
     Fault,
     checksum,
@@ -17,12 +19,12 @@ from isara.digests import (
     files_below,
     journal_faults,
     read_sealed,
+    sealed_or_none,
     write_sealed,
 )
 from isara.errors import RunError
 from isara.manifest import ARMS, arms_in
 
-SEAL = "seal.json"
 INPUTS = ("manifest.json", "seeds.jsonl", "heldout.jsonl", "test.jsonl", "samples.f16")
 """What a run is computed from; each start writes them again from what it was asked for."""
 DERIVED = ("summary.json", "report.html", "report.md")
@@ -62,9 +64,8 @@ def arm_faults(run: Path, arm: str) -> list[Fault]:
     folder, prefix = run / arm, f"{arm}/"
     if not (folder / "done.json").exists():
         return journal_faults(folder, prefix)
-    try:
-        known = read_sealed(folder / "done.json")
-    except RunError:
+    known = sealed_or_none(folder / "done.json")
+    if known is None:
         return [Fault(f"{prefix}done.json", "changed since it was written")]
     if "files" not in known:
         # Of an isara that wrote none.
@@ -107,11 +108,8 @@ def outside_arms(run: Path) -> list[str]:
 
 def reseal(run: Path, names: Iterable[str]) -> None:
     """Note new contents of some files in the seal of a complete run, and vouch for no others."""
-    try:
-        known = read_sealed(run / SEAL)
-    except RunError:
-        return
-    if known["status"] == "complete":
+    known = sealed_or_none(run / SEAL)
+    if known is not None and known["status"] == "complete":
         write_sealed(run / SEAL, {**known, "files": {**known["files"], **facts_in(run, names)}})
 
 
@@ -132,34 +130,67 @@ def seal_faults(run: Path) -> list[Fault]:
     return faults
 
 
-def mend(run: Path, before: Iterable[Fault], *, force: bool) -> list[str]:
-    """
-    Make a run directory fit to go on after something in it was changed from outside.
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """What in a run directory is not as it was written, as a run that goes on sees it."""
 
-    `before` is what the seal told when the run was opened. What each start writes anew is told in the sentences
-    returned. RunError: files of an arm are not as they were written, and `force` does not allow to compute it again.
-    """
-    for left in run.rglob("*.writing"):
-        remove(left)
+    said: tuple[str, ...] = ()
+    """Sentences about what each start writes anew."""
+    arms: Mapping[str, Sequence[Fault]] = field(default_factory=dict)
+    """What is wrong with each damaged arm."""
+
+
+def examine(run: Path) -> Damage:
+    """Return what in a run directory is not as it was written; nothing is changed."""
     said, broken = [], {}
-    for fault in before:
+    for fault in seal_faults(run):
         arm = fault.file.partition("/")[0]
         if fault.file in (*INPUTS, *DERIVED, SEAL):
             said.append(f"{fault}; it is written again.")
         elif fault.file == _LOG:
             said.append(f"{fault}; nothing but times is read from it, and it is left as it is.")
-        elif fault.file.endswith("/done.json") and (run / arm / "done.json").exists():
+        elif fault.file == f"{arm}/done.json" and (run / fault.file).exists():
             broken[arm] = [fault]
     for arm in arms_in(run):
         found = arm_faults(run, arm)
         if found:
             broken[arm] = found
-        elif (run / arm / "done.json").exists():
-            drop_unlisted(run, arm)
-    if broken:
-        said.append(recompute(run, broken, force=force))
+    return Damage(tuple(said), broken)
+
+
+def refuse(run: Path, damage: Damage, kept: Sequence[str], *, force: bool) -> None:
+    """Raise RunError where an arm that is to be kept is damaged, unless `force` allows to compute it again."""
+    arms = [arm for arm in kept if arm in damage.arms]
+    if not arms or force:
+        return
+    lines = [f"  {run / fault.file}: {fault.what}\n" for arm in arms for fault in damage.arms[arm][:5]]
+    others = [arm for arm in kept if arm not in arms]
+    depends = " (as far as what is computed again comes out the same)" if others else ""
+    raise RunError(
+        f"{run}: files were changed after they were written.\n{''.join(lines)}"
+        f"Computed again: {', '.join(arms)}. Kept: {', '.join(others) or 'nothing'}{depends}.\n"
+        "Put back a copy of them, add --force to compute that again in place, or give another --out."
+    )
+
+
+def mend(run: Path, damage: Damage, *, force: bool) -> list[str]:
+    """
+    Take out of a run directory what is damaged or left over, so that it is computed again; return sentences about it.
+
+    RunError: arms were computed from another content of an earlier one, and `force` does not allow to do that again.
+    """
+    for left in run.rglob("*.writing"):
+        remove(left)
+    arms = [arm for arm in arms_in(run) if arm in damage.arms]
+    for arm in reversed(arms):
+        set_aside(run, arm)
+    said = list(damage.said)
+    if arms:
+        faults = "; ".join(str(damage.arms[arm][0]) for arm in arms)
+        said.append(f"Computing {', '.join(arms)} again: {faults}.")
     for arm in arms_in(run):
         if (run / arm / "done.json").exists():
+            drop_unlisted(run, arm)
             said += retire(run, arm, force=force)
     return said
 
@@ -169,24 +200,6 @@ def drop_unlisted(run: Path, arm: str) -> None:
     files = read_sealed(run / arm / "done.json").get("files")
     if files is not None and "test.jsonl" not in files:
         (run / arm / "test.jsonl").unlink(missing_ok=True)
-
-
-def recompute(run: Path, broken: Mapping[str, list[Fault]], *, force: bool) -> str:
-    """Take damaged arms out of a run, so that they are computed again, and say so; RunError unless `force`."""
-    arms = [arm for arm in arms_in(run) if arm in broken]
-    kept = [arm for arm in arms_in(run) if arm not in broken]
-    lines = [f"  {run / fault.file}: {fault.what}\n" for arm in arms for fault in broken[arm][:5]]
-    plan = f"Computed again: {', '.join(arms)}. Kept: {', '.join(kept) or 'nothing'}"
-    plan += " (as far as what is computed again comes out the same).\n" if kept else ".\n"
-    if not force:
-        raise RunError(
-            f"{run}: files were changed after they were written.\n" + "".join(lines) + plan + "Put back a copy of "
-            "them, add --force to compute them again in place, or give another --out."
-        )
-    for arm in reversed(arms):
-        set_aside(run, arm)
-    faults = "; ".join(str(fault) for arm in arms for fault in broken[arm][:1])
-    return f"Computing {', '.join(arms)} again: {faults}."
 
 
 def set_aside(run: Path, arm: str) -> None:

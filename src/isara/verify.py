@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from isara.digests import Fault, files_below, read_sealed
+from isara.digests import SEAL, Fault, files_below, read_sealed, sealed_or_none
 from isara.errors import RunError
 from isara.manifest import arms_in
-from isara.seal import SEAL, arm_faults, outdated, outside_arms, seal_faults
+from isara.seal import arm_faults, outdated, outside_arms, seal_faults
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,7 @@ def verify(run: Path) -> Verified:
     """
     if not (run / "manifest.json").exists() and not (run / SEAL).exists():
         raise RunError(f"{run}: no run here (no manifest.json).")
-    try:
-        sealed = read_sealed(run / SEAL)
-    except RunError:
-        sealed = {}
+    sealed = sealed_or_none(run / SEAL) or {}
     faults = [*top_faults(run), *chain_faults(run)]
     for arm in arms_in(run):
         known = {fault.file for fault in faults}
@@ -48,7 +45,8 @@ def verify(run: Path) -> Verified:
 
 def top_faults(run: Path) -> Iterator[Fault]:
     """Yield what is wrong outside the arms."""
-    if not (run / SEAL).exists():
+    # A run killed before it began has neither a seal nor an arm.
+    if not (run / SEAL).exists() and any((run / arm / "done.json").exists() for arm in arms_in(run)):
         yield Fault(SEAL, "missing; it is written as a run starts and again as it ends")
     if not (run / "manifest.json").exists():
         yield Fault("manifest.json", "missing")

@@ -224,7 +224,8 @@ def test_a_syntax_mistake_does_not_hide_those_of_the_overrides(write):
 
 def test_a_file_that_cannot_be_read_says_so(tmp_path):
     (line,) = mistakes(tmp_path / "none.toml")
-    assert line == f"{tmp_path / 'none.toml'}: cannot be read (No such file or directory)."
+    told = "cannot be read (No such file or directory). Check the path and its permissions."
+    assert line == f"{tmp_path / 'none.toml'}: {told}"
     assert mistakes(tmp_path)[0].startswith(f"{tmp_path}: cannot be read (")
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from isara.errors import InputError, SeedError
-from isara.fields import Choice, Row, Rows, may_hold, repeated
+from isara.fields import Choice, Row, Rows, may_hold, not_too_many, repeated
+from isara.rawfiles import LARGEST
 
+_BATCH = 16
+"""Rows unpacked at once, so that a bomb is noticed after the first of them."""
 # What the loaders raise for folders and downloads that are damaged, absent or of a kind they do not know.
 _LOADING = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError)
 
@@ -21,12 +24,56 @@ def parquet_rows(data: bytes, name: str, choice: Choice) -> Rows:
     except ImportError as error:
         raise _missing("pyarrow", name) from error
     try:
-        table = pq.read_table(pa.BufferReader(data))
-        return _rows(table.column_names, lambda place: table.column(place).to_pylist(), table.num_rows, name, choice)
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        names = file.schema_arrow.names
+        not_too_many(file.metadata.num_rows, name)
+        needed = list(dict.fromkeys(column for column in names if may_hold(column, choice)))
+        _refuse_bomb(file.metadata, needed, name)
+        # A name with a dot would be taken for one inside another.
+        chosen = None if any("." in column for column in needed) else needed
+        batches = (batch.to_pydict() for batch in file.iter_batches(_BATCH, columns=chosen))
+        held = _gathered(batches, needed, name)
+        return _rows(names, lambda place: held[names[place]], file.metadata.num_rows, name, choice)
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, RecursionError, MemoryError) as error:
         raise SeedError(
             [f"{name}: this Parquet file cannot be read ({_first_line(error)}). Write it again."]
         ) from error
+
+
+def _refuse_bomb(metadata: Any, needed: Sequence[str], name: str) -> None:
+    """Raise SeedError where columns would be far larger in memory than a sample file can be, however small the file."""
+    groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]
+    parts = [group.column(place) for group in groups for place in range(group.num_columns)]
+    used = [part for part in parts if any(f"{part.path_in_schema}.".startswith(f"{column}.") for column in needed)]
+    if max(sum(part.total_uncompressed_size for part in used), sum(part.num_values for part in used)) > LARGEST:
+        raise _too_large(name)
+
+
+def _gathered(batches: Iterator[dict[str, list[object]]], needed: Sequence[str], name: str) -> dict[str, list[object]]:
+    """Return columns joined from batches; SeedError as soon as their texts are longer than a sample file can be."""
+    held: dict[str, list[object]] = {column: [] for column in needed}
+    size = 0
+    for batch in batches:
+        for column in needed:
+            held[column] += batch[column]
+            size += sum(map(_size, batch[column]))
+        if size > LARGEST:
+            raise _too_large(name)
+    return held
+
+
+def _size(value: object) -> int:
+    """Return how many characters and parts a value has."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, list | tuple):
+        return 1 + sum(map(_size, value))
+    return 1 + sum(map(_size, value.values())) if isinstance(value, dict) else 1
+
+
+def _too_large(name: str) -> SeedError:
+    most = f"{LARGEST / 2**20:g} MB"
+    return SeedError([f"{name}: more than {most} once it is unpacked, and that is the most. Take a part of it."])
 
 
 def is_saved(folder: Path) -> bool:
@@ -65,9 +112,12 @@ def hub_rows(name: str, split: str | None, choice: Choice) -> Rows:
 def _dataset_rows(dataset: Any, name: str, choice: Choice) -> Rows:
     names = dataset.column_names
     # Other columns may hold images or sound, which need more libraries to decode.
-    needed = dataset.with_format(None).select_columns([column for column in names if may_hold(column, choice)])
+    needed = [column for column in names if may_hold(column, choice)]
+    not_too_many(len(dataset), name)
+    chosen = dataset.with_format(None).select_columns(needed)
     try:
-        return _rows(names, lambda place: list(needed[names[place]]), len(dataset), name, choice)
+        held = _gathered((chosen[start : start + _BATCH] for start in range(0, len(dataset), _BATCH)), needed, name)
+        return _rows(names, lambda place: held[names[place]], len(dataset), name, choice)
     except _LOADING as error:
         raise InputError(f"{name}: this dataset cannot be read ({_first_line(error)}). Save it again.") from error
 

@@ -18,11 +18,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from isara.errors import SettingsError
+from isara.rawfiles import read_plain
 from isara.settings import Settings
 from isara.tomllines import setting_lines
 
 LARGEST = 10**9
 """No setting without a limit of its own goes beyond this."""
+_LONGEST_FILE = 2**20
+"""Bytes of a file of settings: all of them, explained, take a fiftieth of that."""
 _Order = tuple[bool, int, str]
 
 
@@ -198,12 +201,13 @@ def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 def _text_of(path: Path) -> str:
     try:
-        return (content := path.read_bytes()).decode("utf-8-sig").replace("\r\n", "\n")
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read ({error.strerror or error}).") from error
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise SettingsError(f"{path}:{line}: this is not UTF-8 text. Save the file as UTF-8.") from error
+        return (content := read_plain(path, _LONGEST_FILE)).decode("utf-8-sig").replace("\r\n", "\n")
+    except (OSError, ValueError) as error:
+        if isinstance(error, UnicodeDecodeError):
+            line = content.count(b"\n", 0, error.start) + 1
+            raise SettingsError(f"{path}:{line}: this is not UTF-8 text. Save the file as UTF-8.") from error
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise SettingsError(f"{path}: cannot be read ({why}). Check the path and its permissions.") from error
 
 
 def _syntax(path: Path, text: str, error: Exception) -> str:

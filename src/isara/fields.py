@@ -10,11 +10,13 @@ Every function here raises SeedError with bare sentences; who knows the file put
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from isara.errors import SeedError
 
@@ -38,8 +40,31 @@ _ROLES = {
     "system": "system",
     "developer": "system",
 }
+_BLANK = "\u115f\u1160\u2800\u3164\uffa0"
+"""Letters and symbols that leave no mark: the fillers of Hangul, and braille without a dot."""
+MOST_SAMPLES = 10_000
+"""Samples of one source; the loop is meant for 30 to 100, and every two of them are compared."""
+LONGEST = 100_000
+"""Characters of one text: more than any model here takes in at once."""
+_MOST_FIELDS = 1000
+_LONGEST_NAME = 1000
+"""Characters of a field's name by which it is known."""
 _NAMES_SHOWN = 12
 _NAME_LENGTH = 40
+
+
+class Twice(dict[str, object]):
+    """An object of a JSON text in which a key stands more than once, of which Python keeps the last."""
+
+    def __init__(self, pairs: Sequence[tuple[str, object]]) -> None:
+        super().__init__(pairs)
+        self.times = {key: count for key, count in Counter(key for key, _ in pairs).items() if count > 1}
+
+
+def keeping_count(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return an object of a JSON text as a dictionary that knows which of its keys stand more than once."""
+    plain = dict(pairs)
+    return plain if len(plain) == len(pairs) else Twice(pairs)
 
 
 class Row(NamedTuple):
@@ -84,13 +109,25 @@ class Layout:
 
 def may_hold(name: str, choice: Choice) -> bool:
     """Return whether a field of this name can matter; only such columns of a large table need decoding."""
+    return _plain(name) in _known(choice)
+
+
+@functools.cache
+def _known(choice: Choice) -> frozenset[str]:
     known = {_plain(part) for pair in _PAIRS for part in pair} | {*_CHATS, "input"}
-    chosen = {_plain(part) for part in (choice.question, choice.answer) if part is not None}
-    return _plain(name) in known | chosen
+    return frozenset(known | {_plain(part) for part in (choice.question, choice.answer) if part is not None})
+
+
+def twice(record: Mapping[Any, object], choice: Choice) -> list[str]:
+    """Return one sentence for each field that matters and stands more than once in an object."""
+    times = record.times if isinstance(record, Twice) else {}
+    return [f"'{key}' stands {times[key]} times here. Leave one." for key in times if may_hold(key, choice)]
 
 
 def find_layout(names: Sequence[str], choice: Choice) -> Layout:
     """Return where a record with these fields keeps its question and answer; SeedError when none or several fit."""
+    if len(names) > _MOST_FIELDS:
+        raise SeedError([f"{len(names):,} fields here, and {_MOST_FIELDS:,} is the most. Leave the two that matter."])
     if choice.question is not None:
         question = _named(choice.question, names, "question_field")
         if choice.answer is not None:
@@ -123,6 +160,12 @@ def exchange(record: Mapping[str, object], layout: Layout) -> tuple[str, str]:
     parts = [(f"'{layout.question}'", question), (f"'{layout.answer}'", answer)]
     first, last, *rest = texts(parts if blank else [*parts, (f"'{layout.input}'", more)])
     return "\n".join([first, *rest]), last
+
+
+def not_too_many(count: int, name: str) -> None:
+    """Raise SeedError where a source has more samples than are read; before they are, so that memory suffices."""
+    if count > MOST_SAMPLES:
+        raise SeedError([f"{name}: {count:,} samples or more, and {MOST_SAMPLES:,} is the most. Take a part of them."])
 
 
 def texts(named: Iterable[tuple[str, object]]) -> list[str]:
@@ -158,12 +201,15 @@ def kind_of(value: object) -> str:
 
 def repeated(names: Sequence[str], choice: Choice) -> list[str]:
     """Return one sentence for each column name that matters and stands more than once in a table."""
-    twice = dict.fromkeys(name for name in names if names.count(name) > 1 and may_hold(name, choice))
-    return [f"{names.count(name)} columns are called '{name}'. Rename or remove all but one." for name in twice]
+    return [
+        f"{count} columns are called '{name}'. Rename or remove all but one."
+        for name, count in Counter(names).items()
+        if count > 1 and may_hold(name, choice)
+    ]
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", "", name).casefold()
+    return re.sub(r"[\s_-]+", "", name[:_LONGEST_NAME]).casefold()
 
 
 def _found(names: Sequence[str]) -> str:
@@ -250,13 +296,15 @@ def _nothing_fits(names: Sequence[str]) -> str:
 
 def _visible(text: str) -> bool:
     """Return whether a text has a character that leaves a mark: not a space, a control or a format character."""
-    return any(unicodedata.category(char) not in ("Cc", "Cf", "Zs", "Zl", "Zp") for char in text)
+    return any(char not in _BLANK and unicodedata.category(char) not in ("Cc", "Cf", "Zs", "Zl", "Zp") for char in text)
 
 
 def _fault(value: object) -> str | None:
     if not isinstance(value, str):
         fix = "Write it, or remove the sample." if value is None else "Write it as text."
         return f"is {kind_of(value)}. {fix}"
+    if len(value) > LONGEST:
+        return f"has {len(value):,} characters, and {LONGEST:,} is the most. Shorten it, or remove the sample."
     surrogate = next((place for place, char in enumerate(value) if "\ud800" <= char <= "\udfff"), None)
     if surrogate is not None:
         code = f"\\u{ord(value[surrogate]):04x}"
@@ -289,6 +337,8 @@ def _of_messages(messages: object, where: str) -> tuple[str, str]:
 def _message(message: object, where: str) -> tuple[str, object]:
     if not isinstance(message, Mapping):
         raise SeedError([f"{where} is {kind_of(message)}. It must be an object with 'role' and 'content'."])
+    if isinstance(message, Twice):
+        raise SeedError([f"{where}: '{key}' stands {times} times. Leave one." for key, times in message.times.items()])
     for name, content in (("role", "content"), ("from", "value")):
         if name in message and content in message:
             said = message[name]

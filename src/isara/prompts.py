@@ -72,12 +72,12 @@ def one_line(text: str) -> str:
 
 
 _LEAD = re.compile(
-    r"^\s*(?:(?:question|q|ask|user)\s*\d*\s*[:.)]|\(?\d{1,3}\s*[.):](?!\d)|[-*•–]\s|#+\s)\s*",
+    r"^\s*(?:(?:question|q|ask|user)\s*+\d*+\s*+[:.)]|\(?\d{1,3}\s*[.):](?!\d)|[-*•–]\s|#+\s)\s*",
     re.IGNORECASE,
 )
 _NEXT = re.compile(r"\b(?:Answer|Reply|A)\s*:", re.IGNORECASE)
 _ANSWER_LEAD = re.compile(r"^(?:\s*(?:answer|a|reply|assistant)\s*:)+\s*", re.IGNORECASE)
-_NEXT_QUESTION = re.compile(r"\n\s*(?:question|q|ask|user)\s*\d*\s*[:.)]", re.IGNORECASE)
+_NEXT_QUESTION = re.compile(r"\n[^\S\n]*+(?:question|q|ask|user)\s*+\d*+\s*+[:.)]", re.IGNORECASE)
 _QUOTES = {'"': '"', "“": "”", "'": "'", "«": "»"}
 
 

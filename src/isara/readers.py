@@ -18,7 +18,8 @@ from typing import Any
 
 from isara import columns
 from isara.errors import InputError, SeedError
-from isara.fields import Choice, Layout, Row, Rows, exchange, find_layout, kind_of
+from isara.fields import Choice, Layout, Row, Rows, exchange, find_layout, kind_of, not_too_many, twice
+from isara.rawfiles import is_folder, read_plain
 from isara.samples import Sample
 from isara.textfiles import UNNAMED, csv_rows, decode, json_rows
 
@@ -32,7 +33,16 @@ _SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".tab", ".parquet")
 _HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(:[\w.-]+)?")
 _PATH_LENGTH = 4096
 _FORMATS = "JSONL, JSON, CSV, TSV or Parquet"
-_PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip (as Excel files are)", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
+_PACKED = {
+    b"\x1f\x8b": "gzip",
+    b"PK\x03\x04": "zip (as Excel files are)",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstandard",
+    b"7z\xbc\xaf\x27\x1c": "7z",
+    b"Rar!": "rar",
+}
+"""What is unpacked by nobody here, so that a small file cannot become a large one."""
 
 
 def read_seeds(
@@ -114,6 +124,8 @@ def _named(record: object, choice: Choice) -> object:
 def _rows(source: str, choice: Choice) -> Rows:
     if not source.strip():
         raise InputError(f"No seeds were named. Give the path of a {_FORMATS} file.")
+    if "\0" in source:
+        raise InputError(_printable(f"{source}: a path with a NUL character. Check it."))
     if len(source) > _PATH_LENGTH:
         raise InputError(_printable(f"{source[:40]}...: a path of {len(source)} characters. Check it."))
     file = _file(source)
@@ -122,13 +134,13 @@ def _rows(source: str, choice: Choice) -> Rows:
         return _file_rows(_printable(source), suffix, data, choice)
     path, split = Path(source), None
     base, colon, last = source.rpartition(":")
-    if base and colon and not _is_folder(path) and (_is_folder(Path(base)) or _HUB.fullmatch(source)):
+    if base and colon and not is_folder(path) and (is_folder(Path(base)) or _HUB.fullmatch(source)):
         path, split = Path(base), last
-    if _is_folder(path):
+    if is_folder(path):
         if not columns.is_saved(path):
             raise InputError(_no_dataset(path))
         return columns.saved_rows(path, split, choice)
-    if _HUB.fullmatch(source) and path.suffix.lower() not in _SUFFIXES and not _is_folder(path.parent):
+    if _HUB.fullmatch(source) and path.suffix.lower() not in _SUFFIXES and not is_folder(path.parent):
         return columns.hub_rows(path.as_posix(), split, choice)
     raise InputError(_no_file(Path(source)))
 
@@ -138,7 +150,7 @@ def _file(source: str) -> tuple[str, bytes] | None:
     path = Path(source)
     try:
         if path.exists():
-            return None if path.is_dir() else (path.suffix.lower(), path.read_bytes())
+            return None if path.is_dir() else (path.suffix.lower(), read_plain(path))
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InputError(
@@ -146,13 +158,6 @@ def _file(source: str) -> tuple[str, bytes] | None:
         ) from error
     shipped = resources.files("isara").joinpath("seeds", f"{source}.jsonl") if source in SHIPPED else None
     return (".jsonl", shipped.read_bytes()) if shipped is not None and shipped.is_file() else None
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):
-        return False
 
 
 def _file_rows(name: str, suffix: str, data: bytes, choice: Choice) -> Rows:
@@ -178,6 +183,7 @@ def _file_rows(name: str, suffix: str, data: bytes, choice: Choice) -> Rows:
 
 def _samples(found: Rows, choice: Choice, prefix: str, name: str) -> list[Sample]:
     """Turn records into samples; a fault that all of them share is told once."""
+    not_too_many(len(found.rows), name)
     mistakes, pairs = list(found.mistakes), []
     layouts: dict[tuple[str, ...], Layout | str] = {}
     unfit: dict[str, list[Row]] = {}
@@ -186,6 +192,7 @@ def _samples(found: Rows, choice: Choice, prefix: str, name: str) -> list[Sample
             words = f"{kind_of(row.record)} here. Write an object with a question and an answer."
             mistakes.append((row.number, f"{row.where}: {words}"))
             continue
+        mistakes += [(row.number, f"{row.where}: {words}") for words in twice(row.record, choice)]
         record = {str(key): value for key, value in row.record.items()}
         names = tuple(record)
         if names not in layouts:
@@ -240,7 +247,7 @@ def _no_dataset(folder: Path) -> str:
 
 
 def _no_file(path: Path) -> str:
-    if not _is_folder(path.parent):
+    if not is_folder(path.parent):
         return _printable(f"{path}: no such file, and no folder '{path.parent}'. Check the path.")
     siblings = _data_files(path.parent)
     close = difflib.get_close_matches(path.name, [*siblings, *SHIPPED], n=1)

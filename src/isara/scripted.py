@@ -14,7 +14,7 @@ from isara.rouge import tokens
 
 _LABEL = re.compile(
     r"^[#*\[( \t]*(?:(question|query|ask|user|problem|instruction|input|q)"
-    r"|(?:answer|reply|response|assistant|output|solution|a))[ \t]*\d*[ \t]*[\])*]*(?::\**|$)",
+    r"|(?:answer|reply|response|assistant|output|solution|a))[ \t]*+\d*+[ \t]*+[\])*]*+(?::\**|$)",
     re.IGNORECASE | re.MULTILINE,
 )
 _LINKS = ("and", "with", "before", "without", "instead of", "next to", "after", "for")

@@ -10,13 +10,15 @@ import re
 from collections.abc import Iterator, Mapping
 
 from isara.errors import SeedError
-from isara.fields import Choice, Row, Rows, find_layout, kind_of, may_hold, repeated
+from isara.fields import Choice, Row, Rows, Twice, find_layout, keeping_count, kind_of, may_hold, not_too_many, repeated
 
 UNNAMED = 0
 """Stands for the line number where a table has no line that names its columns."""
 
 _OBJECT = '{"question": "...", "answer": "..."}'
 _ONE_EACH = f"Write one object on each line, such as {_OBJECT}, or one list of them."
+_TRIED = 1000
+"""Lines that are tried, to tell one object on each line from one object on several."""
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 
@@ -62,8 +64,10 @@ def json_rows(text: str, name: str, choice: Choice, *, by_line: bool) -> Rows:
         document = _load(text)
     except json.JSONDecodeError as error:
         lines = [line for line in text.split("\n") if line.strip()]
-        alone = sum(_is_object(line) for line in lines)
-        if alone * 2 >= len(lines) or (by_line and lines[0].strip() != "{" and not lines[0].lstrip().startswith("[")):
+        some = lines[:_TRIED]
+        alone = sum(_is_object(line) for line in some)
+        if alone * 2 >= len(some) or (by_line and lines[0].strip() != "{" and not lines[0].lstrip().startswith("[")):
+            not_too_many(len(lines), name)
             return _line_rows(text, name)
         words = f"{name}:{error.lineno}: not JSON: {error.msg} at column {error.colno}. {_ONE_EACH}"
         return Rows([], [(error.lineno, words)])
@@ -80,7 +84,8 @@ def csv_rows(text: str, name: str, choice: Choice, *, first: str = ",") -> Rows:
     delimiter = max(headers, key=lambda d: (sum(may_hold(cell, choice) for cell in headers[d]), len(headers[d])))
     header: list[str] | None = None
     found, heading = Rows([]), f"{name}:1"
-    for line, cells in _csv_records(text, delimiter):
+    for count, (line, cells) in enumerate(_csv_records(text, delimiter)):
+        not_too_many(count, name)
         if isinstance(cells, str):
             found.mistakes.append((line, f"{name}:{line}: {cells}"))
         elif header is None:
@@ -101,7 +106,7 @@ def csv_rows(text: str, name: str, choice: Choice, *, first: str = ",") -> Rows:
 
 def _load(text: str) -> object:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=keeping_count)
     except json.JSONDecodeError:
         raise
     except RecursionError:
@@ -139,6 +144,10 @@ def _document_rows(document: object, text: str, name: str, choice: Choice) -> Ro
         return Rows([], [(line, f"{name}:{line}: {kind_of(document)} and no object. {_ONE_EACH}")])
     single = Rows([Row(line, f"{name}:{line}", document)])
     lists = [key for key, value in document.items() if isinstance(value, list)]
+    lost = [key for key in document.times if key in lists] if isinstance(document, Twice) else []
+    if lost:
+        words = f"'{lost[0]}' stands {document.times[lost[0]]} times in one object. Join its lists."
+        return Rows([], [(line, f"{name}:{line}: {words}")])
     try:
         layout = find_layout(list(document), choice)
     except SeedError:
@@ -161,6 +170,7 @@ def _document_rows(document: object, text: str, name: str, choice: Choice) -> Ro
 
 def _list_rows(items: list[object], text: str, start: int, name: str) -> Rows:
     """Return the elements of the list that opens at `start`, each with the line on which it begins."""
+    not_too_many(len(items), name)
     found, line, counted = Rows([]), 1, 0
     for item, place in zip(items, _elements(text, start), strict=True):
         line, counted = line + text.count("\n", counted, place), place
@@ -216,7 +226,12 @@ def _csv_records(text: str, delimiter: str) -> Iterator[tuple[int, list[str] | s
 
 
 def _csv_fault(error: str) -> str:
-    if "unexpected end" in error or "field limit" in error:
+    if "field limit" in error:
+        return (
+            f"a field of more than {csv.field_size_limit():,} characters, or a quoted one that does not end. "
+            "Shorten it, or close the quote."
+        )
+    if "unexpected end" in error:
         return "a quoted field begins in this record and does not end. Close the quote."
     return 'text follows a closing quote. Write a quote inside a quoted field twice ("").'
 

@@ -29,7 +29,7 @@ config fields prompts retrieve rundir lock filter diversity symptoms topics scri
 digests
 textfiles columns stage study heldout manifest replay lineage likeness advice testing report backends
 readers context sharing tally generate summary doctor seal
-tuning distil verify
+tuning distil verify evals
 plan
 loop
 api
@@ -56,9 +56,15 @@ INNER_ROWS = {
         embed engines training merged
         outside
         """,
+    "evals": """
+        __init__ agreement files language rates refusals sentences
+        audit instructions likeness safety
+        ifeval
+        recorded
+        """,
     "cli": """
         app stopping
-        export inspect prepare work
+        evaluate export inspect judge prepare work
         study
         __init__
         """,
@@ -67,12 +73,27 @@ MODEL_LIBRARIES = {"torch", "transformers", "peft", "safetensors", "sentence_tra
 AT_HOME = {
     "pyarrow": {"columns"},
     "datasets": {"columns"},
-    "typer": {"cli.__init__", "cli.app", "cli.export", "cli.inspect", "cli.prepare", "cli.study", "cli.work"},
+    "langdetect": {"evals.language"},
+    "typer": {
+        "cli.__init__",
+        "cli.app",
+        *(f"cli.{name}" for name in INNER_ROWS["cli"].split() if name not in ("app", "stopping", "__init__")),
+    },
     "rich": {"cli.study", "cli.work", "console"},
     "pydantic": {"settings", "config", "study", "report.load", "report.records"},
 }
 """What else is imported from outside, and the only modules that may name it."""
-LAZY = {"pyarrow", "datasets", "rich", "transformers", "peft", "sentence_transformers", "huggingface_hub", "gguf"}
+LAZY = {
+    "langdetect",
+    "pyarrow",
+    "datasets",
+    "rich",
+    "transformers",
+    "peft",
+    "sentence_transformers",
+    "huggingface_hub",
+    "gguf",
+}
 """What is imported inside functions, where it is needed."""
 
 
@@ -208,7 +229,7 @@ def test_what_is_slow_to_import_is_imported_where_it_is_needed():
 def test_nothing_else_is_imported_than_what_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     optional = project["optional-dependencies"]
-    words = [*project["dependencies"], *optional["hf"], *optional["data"], *optional["demo"]]
+    words = [*project["dependencies"], *optional["hf"], *optional["data"], *optional["demo"], *optional["evals"]]
     declared = {re.match(r"[\w-]+", word)[0].replace("-", "_") for word in words}
     used = {outside(target) for tree in TREES.values() for target, _ in imports(tree)} - {"isara", "__future__"}
     assert used - set(sys.stdlib_module_names) <= declared | {"huggingface_hub"}

@@ -17,7 +17,10 @@ from isara.readers import read_seeds
 from isara.testing import ScriptedModel, ScriptedTrainer
 
 pytestmark = pytest.mark.usefixtures("unsynced")
-VERBS = ("init", "check", "run", "status", "report", "compare", "verify", "replay", "lineage", "chat", "export")
+VERBS = (
+    *("init", "check", "run", "status", "report", "compare", "verify", "replay", "lineage", "chat", "export"),
+    *("score", "judge"),
+)
 ARMS = ["base", "retrieved", "seeds-only", "round-1", "round-2"]
 HEAVY = ("torch", "transformers", "peft", "safetensors", "sentence_transformers", "pyarrow", "datasets")
 
@@ -76,9 +79,9 @@ def test_help_names_every_verb_and_every_exit_code(isara):
     assert re.findall(r"^  (\w+)  ", told.out, re.MULTILINE) == list(VERBS)
     words = " ".join(told.out.split())
     assert words.endswith(
-        "Exit codes: 0 done; 1 check or export found something wrong; 2 unusable input or settings; 3 a run "
-        "directory in the way; 4 nothing usable was generated; 5 a model could not be loaded or used; 130 stopped by "
-        "you."
+        "Exit codes: 0 done; 1 check, export or judge audit found something wrong; 2 unusable input or settings; 3 a "
+        "run directory in the way; 4 nothing usable was generated; 5 a model could not be loaded or used; 130 stopped "
+        "by you."
     )
 
 

@@ -142,7 +142,11 @@ def test_every_command_and_option_exists(page):
             assert words[1] in ("--help", "-h"), words
             continue
         assert words[1] in group.commands, words
-        known = {name for option in group.commands[words[1]].params for name in option.opts} | {"--help", "-h"}
+        command = group.commands[words[1]]
+        if isinstance(command, type(group)):
+            assert words[2] in command.commands, words
+            command = command.commands[words[2]]
+        known = {name for option in command.params for name in option.opts} | {"--help", "-h"}
         assert {word.partition("=")[0] for word in words[2:] if word.startswith("-")} <= known, words
 
 

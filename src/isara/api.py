@@ -188,7 +188,6 @@ def real_backend(settings: Settings) -> Backend:
     """Load the real model's checkpoint and embedder; raises SettingsError where their libraries are missing."""
     try:
         from isara.backends.checkpoints import locate
-        from isara.backends.embed import SentenceEmbedder
         from isara.backends.engines import open_engine
         from isara.backends.training import TransformersTrainer
     except ModuleNotFoundError as error:
@@ -199,14 +198,7 @@ def real_backend(settings: Settings) -> Backend:
     wanted = settings.model
     checkpoint = locate(wanted.name, wanted.revision)
     engine = open_engine(checkpoint, wanted)
-    if wanted.embedder == "hash":
-        from isara.testing import HashEmbedder
-
-        embedder: Embedder = HashEmbedder()
-        embedder_facts: dict[str, Any] = {"name": "hash"}
-    else:
-        real = SentenceEmbedder(wanted.embedder, device=wanted.device)
-        embedder, embedder_facts = real, {"name": real.name, "sha256": real.sha256}
+    embedder, embedder_facts = choose_embedder(wanted.embedder, wanted.device)
     trainer = TransformersTrainer(checkpoint, settings.train, device=wanted.device, dtype=wanted.dtype)
     facts = {
         "name": checkpoint.name,
@@ -218,3 +210,20 @@ def real_backend(settings: Settings) -> Backend:
         "device": str(trainer.device),
     }
     return Backend(engine.model, embedder, trainer, facts, embedder_facts, (engine.why,))
+
+
+def choose_embedder(name: str, device: str = "auto") -> tuple[Embedder, dict[str, Any]]:
+    """Return an embedder and what identifies it; raises SettingsError where its library is missing."""
+    if name == "hash":
+        from isara.testing import HashEmbedder
+
+        return HashEmbedder(), {"name": "hash"}
+    try:
+        from isara.backends.embed import SentenceEmbedder
+
+        real = SentenceEmbedder(name, device=device)
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"model.embedder: {name!r} needs {error.name}. Run: pip install \"isara[hf]\", or take the embedder 'hash'."
+        ) from error
+    return real, {"name": real.name, "sha256": real.sha256}

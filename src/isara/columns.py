@@ -76,6 +76,41 @@ def _too_large(name: str) -> SeedError:
     return SeedError([f"{name}: more than {most} once it is unpacked, and that is the most. Take a part of it."])
 
 
+def parquet_records(data: bytes, name: str) -> list[Row]:
+    """Return the rows of a Parquet file with all their columns; errors as `parquet_rows`."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise _missing("pyarrow", name) from error
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        not_too_many(file.metadata.num_rows, name)
+        _refuse_bomb(file.metadata, file.schema_arrow.names, name)
+        records = file.read().to_pylist()
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, RecursionError, MemoryError) as error:
+        raise SeedError(
+            [f"{name}: this Parquet file cannot be read ({_first_line(error)}). Write it again."]
+        ) from error
+    return [Row(number, f"{name}, row {number}", record) for number, record in enumerate(records, start=1)]
+
+
+def hub_records(source: str) -> list[Row]:
+    """Return all columns of `owner/name`, `owner/name:split` or `owner/name:config:split` on the Hugging Face hub."""
+    name, *rest = source.split(":")
+    datasets = _datasets(source)
+    config = rest[0] if len(rest) > 1 else None
+    try:
+        split = _pick(datasets.get_dataset_split_names(name, config), rest[-1] if rest else None, name)
+        records = [dict(record) for record in datasets.load_dataset(name, config, split=split)]
+    except (*_LOADING, datasets.exceptions.DatasetsError) as error:
+        raise InputError(
+            f"{source}: there is no such file, and no such dataset can be loaded ({_first_line(error)}). "
+            "Give the path of a file."
+        ) from error
+    return [Row(number, f"{source}, row {number}", record) for number, record in enumerate(records, start=1)]
+
+
 def is_saved(folder: Path) -> bool:
     """Return whether a folder is what `save_to_disk` of the datasets library leaves."""
     return any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))

@@ -10,7 +10,12 @@ from pathlib import Path
 LARGEST = 64 * 2**20
 """Bytes of the largest file of samples that is read: a hundred samples take a hundredth of a megabyte."""
 
-_KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISCHR, "a device"), (stat.S_ISSOCK, "a socket"))
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISSOCK, "a socket"),
+)
 
 
 def read_plain(path: Path, most: int = LARGEST) -> bytes:

@@ -144,9 +144,10 @@ def _document_rows(document: object, text: str, name: str, choice: Choice) -> Ro
         return Rows([], [(line, f"{name}:{line}: {kind_of(document)} and no object. {_ONE_EACH}")])
     single = Rows([Row(line, f"{name}:{line}", document)])
     lists = [key for key, value in document.items() if isinstance(value, list)]
-    lost = [key for key in document.times if key in lists] if isinstance(document, Twice) else []
+    times = document.times if isinstance(document, Twice) else {}
+    lost = [key for key in times if key in lists]
     if lost:
-        words = f"'{lost[0]}' stands {document.times[lost[0]]} times in one object. Join its lists."
+        words = f"'{lost[0]}' stands {times[lost[0]]} times in one object. Join its lists."
         return Rows([], [(line, f"{name}:{line}: {words}")])
     try:
         layout = find_layout(list(document), choice)

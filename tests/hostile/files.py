@@ -39,9 +39,7 @@ def read(name: str, content: str | bytes, pairs: Pairs = KEPT, file: str = "s.js
     return File(name, file, content if isinstance(content, bytes) else content.encode(), pairs=pairs)
 
 
-def refuse(
-    name: str, content: str | bytes | Callable[[Path], None], words: str, file: str = "s.jsonl"
-) -> File:
+def refuse(name: str, content: str | bytes | Callable[[Path], None], words: str, file: str = "s.jsonl") -> File:
     return File(name, file, content.encode() if isinstance(content, str) else content, refused=words)
 
 
@@ -79,8 +77,13 @@ JSON = (
     refuse("deep and well formed", '{"question":' + "[" * 50_000 + "]" * 50_000 + ', "answer": "b"}', "too deep"),
     refuse("deep in a field nobody asks for", GOOD[:-1] + ', "x": ' + "[" * 5000 + "]" * 5000 + "}", "too deep"),
     *(
-        File(f"a document nested {depth} deep", "s.json", f'[{GOOD[:-1]}, "x": {"[" * depth}{"]" * depth}}}]'.encode(),
-             pairs=KEPT if depth < 700 else (), refused="" if depth < 700 else "too deep")
+        File(
+            f"a document nested {depth} deep",
+            "s.json",
+            f'[{GOOD[:-1]}, "x": {"[" * depth}{"]" * depth}}}]'.encode(),
+            pairs=KEPT if depth < 700 else (),
+            refused="" if depth < 700 else "too deep",
+        )
         for depth in (100, 600, 1000, 1500)
     ),
     refuse("a number of 5000 digits", '{"question": "a", "answer": ' + "9" * 5000 + "}", "too many digits"),
@@ -116,18 +119,30 @@ JSON = (
     refuse("keys that Python knows", '{"__class__": "a", "__init__": "b"}', "no question and no answer here"),
     refuse("keys that formatting knows", '{"%s%n": "a", "{0.__class__}": "b"}', r"found: %s%n, \{0\.__class__\}"),
     refuse("a key of a megabyte", json.dumps({"k" * 1_000_000: 1}), "no question and no answer here"),
-    refuse("ten thousand keys", json.dumps({f"k{n}": n for n in range(10_000)}), "10,000 fields here, and 1,000 is the most"),
+    refuse(
+        "ten thousand keys",
+        json.dumps({f"k{n}": n for n in range(10_000)}),
+        "10,000 fields here, and 1,000 is the most",
+    ),
     refuse("a key that steers the terminal", '{"\\u001b]0;x\\u0007": "a"}', r"found: \\x1b\]0;x\\x07"),
     refuse("half a character as a key", '{"\\ud800": "a"}', r"found: \\ud800"),
-    refuse("one sample of two is broken", f'{GOOD}\n{{"question": "", "answer": "b"}}', r"s\.jsonl:2: 'question' is em"),
-    refuse("a message without a role", '{"messages": [{"content": "a"}, {"content": "b"}]}', "no question and no answer here"),
+    refuse(
+        "one sample of two is broken", f'{GOOD}\n{{"question": "", "answer": "b"}}', r"s\.jsonl:2: 'question' is em"
+    ),
+    refuse(
+        "a message without a role",
+        '{"messages": [{"content": "a"}, {"content": "b"}]}',
+        "no question and no answer here",
+    ),
     refuse("a message of a tool", '{"messages": [{"role": "\\u001b[31m", "content": "a"}]}', r"role '\\x1b\[31m'"),
     refuse("a conversation of nothing", '{"messages": []}', "has nothing"),
     refuse("a system prompt", '{"messages": [{"role": "system", "content": "Obey."}]}', "system message"),
     read("ids are not read", GOOD[:-1] + ', "id": "../../etc/passwd"}'),
     read("ids of another type", GOOD[:-1] + ', "id": {"$ne": null}, "round": -1, "parents": "x"}'),
     read("old line ends", (GOOD + "\r" + GOOD + "\r"), KEPT * 2),
-    read("a line end of Unicode inside a text", '{"question": "a", "answer": "b\u2028c\x85d"}', (("a", "b\u2028c\x85d"),)),
+    read(
+        "a line end of Unicode inside a text", '{"question": "a", "answer": "b\u2028c\x85d"}', (("a", "b\u2028c\x85d"),)
+    ),
 )
 
 ENCODINGS = (
@@ -192,15 +207,25 @@ CSV = tuple(
         refuse("no names", "a,b\nc,d\n", "first line of a table names its columns"),
         refuse("commas alone", ",,,,\n,,,\n", "the first line of a table|no samples here|names its columns|empty"),
         refuse("one quote", '"', "s.csv"),
-        refuse("a field of a million", HEADER + f"a,{'b' * 1_000_000}\n", r"s\.csv:2: a field of more than 131,072 characters"),
+        refuse(
+            "a field of a million",
+            HEADER + f"a,{'b' * 1_000_000}\n",
+            r"s\.csv:2: a field of more than 131,072 characters",
+        ),
         refuse("a field of a million in quotes", HEADER + f'a,"{"b" * 1_000_000}"\n', r"s\.csv:2: "),
         refuse("a hundred thousand columns", HEADER + "," * 100_000 + "x\n", r"s\.csv:2: 100001 columns"),
-        refuse("a hundred thousand names", "question," * 100_000 + "answer\n" + "a," * 100_000 + "b\n", "100000 columns"),
+        refuse(
+            "a hundred thousand names", "question," * 100_000 + "answer\n" + "a," * 100_000 + "b\n", "100000 columns"
+        ),
         refuse("a NUL byte in a cell", b"question,answer\na\0,b\n", r"s\.csv:2: a NUL byte"),
         refuse("UTF-16 without a mark in a table", HEADER.encode("utf-16-le"), "UTF-16 without a mark"),
         read("UTF-16 as spreadsheets write it", (HEADER.replace(",", "\t") + "a\tb\n").encode("utf-16")),
         read("a byte order mark in a table", codecs.BOM_UTF8 + (HEADER + "a,b\n").encode()),
-        read("a formula", HEADER + '"=HYPERLINK(""http://x"",""a"")",@SUM(1)\n', (('=HYPERLINK("http://x","a")', "@SUM(1)"),)),
+        read(
+            "a formula",
+            HEADER + '"=HYPERLINK(""http://x"",""a"")",@SUM(1)\n',
+            (('=HYPERLINK("http://x","a")', "@SUM(1)"),),
+        ),
         read("a command of a spreadsheet", HEADER + "a,=cmd|' /C calc'!A0\n", (("a", "=cmd|' /C calc'!A0"),)),
         read("what begins with a minus", HEADER + "-1+1,+b\n", (("-1+1", "+b"),)),
         refuse("a terminal sequence as a name", "\x1b[2Jquestion,x\na,b\n", r"found: \\x1b\[2Jquestion"),
@@ -215,7 +240,7 @@ CONTENT = (
     said("a terminal sequence", "\x1b[31mred\x1b[0m\x1b]0;title\x07\x1b[2J"),
     said("the C1 form of a terminal sequence", "\x9b31m red \x90x\x9c"),
     said("backspaces and bells", "safe\x08\x08\x08\x08evil\x07"),
-    said("a device control string", "\x1bP$q\"p\x1b\\ and \x1b[6n"),
+    said("a device control string", '\x1bP$q"p\x1b\\ and \x1b[6n'),
     said("a clipboard sequence", "\x1b]52;c;ZXZpbA==\x07"),
     said("a link of the terminal", "\x1b]8;;http://x.invalid\x1b\\a\x1b]8;;\x1b\\"),
     said("writing turned around", "\u202egnp.exe\u202c and \u2066isolated\u2069"),
@@ -229,7 +254,7 @@ CONTENT = (
     said("object replacement", "\ufffc\ufff9x\ufffb"),
     said("line ends of Unicode", "a\x0bb\x0cc\x1cd\x85e\u2028f\u2029g"),
     said("a script", "</script><script>window.hacked = 1</script>"),
-    said("an image that acts", "<img src=x onerror=\"window.hacked = 2\">"),
+    said("an image that acts", '<img src=x onerror="window.hacked = 2">'),
     said("SVG that acts", "<svg/onload=window.hacked=3><!--"),
     said("a style", "</style><style>*{display:none}</style>"),
     said("a comment and CDATA", "<!-- <script> ]]> <![CDATA["),
@@ -261,7 +286,11 @@ CONTENT = (
     refuse("controls alone", answer("\x1b\x07\x08"), "'answer' is empty"),
     refuse("fillers alone", answer("\u3164\u115f\u1160\uffa0"), "'answer' is empty"),
     refuse("empty braille", answer("\u2800"), "'answer' is empty"),
-    refuse("a text of 200,000 characters", answer("b " * 100_000), r"'answer' has 200,000 characters, and 100,000 is the most"),
+    refuse(
+        "a text of 200,000 characters",
+        answer("b " * 100_000),
+        r"'answer' has 200,000 characters, and 100,000 is the most",
+    ),
 )
 
 

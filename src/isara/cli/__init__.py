@@ -9,12 +9,12 @@ import sys
 import typer
 
 # Each module adds its verbs to the application, in the order in which `isara --help` shows them.
-from isara.cli import prepare, work, study, inspect, export  # isort: skip
+from isara.cli import prepare, work, study, inspect, export, evaluate, judge  # isort: skip
 from isara.cli.app import app, show
 from isara.cli.stopping import WORD, Stopped, stopping
 from isara.errors import IsaraError
 
-__all__ = ["app", "export", "inspect", "main", "prepare", "study", "work"]
+__all__ = ["app", "evaluate", "export", "inspect", "judge", "main", "prepare", "study", "work"]
 
 
 def main() -> None:

@@ -18,8 +18,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Teach a language model a new domain from a handful of examples, and show whether it worked.",
-    epilog="Exit codes: 0 done; 1 check or export found something wrong; 2 unusable input or settings; 3 a run "
-    "directory in the way; 4 nothing usable was generated; 5 a model could not be loaded or used; 130 stopped by you.",
+    epilog="Exit codes: 0 done; 1 check, export or judge audit found something wrong; 2 unusable input or "
+    "settings; 3 a run directory in the way; 4 nothing usable was generated; 5 a model could not be loaded "
+    "or used; 130 stopped by you.",
 )
 
 SeedsArgument = Annotated[

@@ -1,0 +1,1 @@
+"""Measuring what a model says: one module for each benchmark, pure functions on records."""

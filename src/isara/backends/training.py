@@ -28,6 +28,7 @@ from isara.backends.hf import (
     load_tokenizer,
     score_encoded,
 )
+from isara.backends.loss import answer_loss
 from isara.backends.quiet import quiet_loading
 from isara.backends.template import Encoder
 from isara.protocols import Example, Step, Trained
@@ -74,7 +75,7 @@ class TransformersTrainer:
     ) -> Trained:
         """Tune for `steps` steps into the folder `out`; goes on from its savepoint beside `out` where there is one."""
         weights = Weights(self, start, seed)
-        optimiser = torch.optim.AdamW(weights.trainable(), lr=self.settings.learning_rate, weight_decay=0.0)
+        optimiser = torch.optim.AdamW(weights.trainable(), lr=self.settings.learning_rate, weight_decay=0.0, fused=True)
         savepoint = Savepoint(out.parent / f"{out.name}.savepoint")
         state = savepoint.load(weights, optimiser)
         pairs = [self.encode(example) for example in examples]
@@ -247,30 +248,10 @@ class Savepoint:
         self.path.unlink(missing_ok=True)
 
 
-class _AnswerLoss(torch.autograd.Function):
-    """Sum of the cross-entropies of rows of logits over `total`; one exponential serves loss and gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor, total: int) -> Tensor:
-        rows = logits.float()
-        norm = rows.logsumexp(-1, keepdim=True)
-        loss = (norm - rows.gather(1, targets[:, None])).sum() / total
-        grad = rows.sub_(norm).exp_()
-        grad[torch.arange(len(targets), device=targets.device), targets] -= 1
-        ctx.save_for_backward(grad.div_(total).to(logits.dtype))
-        return loss
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,) = ctx.saved_tensors
-        return grad * grads[0].to(grad.dtype), None, None
-
-
 def packed_loss(network: Any, batch: Sequence[Pair], total: int) -> Tensor:
     """Return the cross-entropy of the completions' tokens, summed and divided by `total`."""
     logits, targets = completion_logits(network, batch)
-    loss: Tensor = _AnswerLoss.apply(logits, targets, total)  # type: ignore[no-untyped-call]
-    return loss
+    return answer_loss(logits, targets, total)
 
 
 def draw_order(weights: Sequence[float], count: int, seed: int) -> list[int]:

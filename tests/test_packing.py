@@ -7,7 +7,7 @@ pytest.importorskip("transformers")
 
 import torch.nn.functional as F  # noqa: E402, N812
 
-from isara.backends import packing, selfcheck  # noqa: E402
+from isara.backends import attention, packing, selfcheck  # noqa: E402
 from isara.backends.decode import Lane, decode  # noqa: E402
 from isara.backends.hf import completion_logs, load_network, score_encoded  # noqa: E402
 from isara.backends.memory import Budget  # noqa: E402
@@ -112,7 +112,7 @@ def test_sinks_take_their_share_of_the_attention():
     seen = torch.ones(3, 3, dtype=torch.bool).tril()
     weights = (query @ key.transpose(-1, -2) * 0.5).exp() * seen
     share = weights / (weights.sum(-1, keepdim=True) + sinks.exp().view(1, 2, 1, 1))
-    found = packing._explicit(packing._grouped(query, 2), key, value, seen, 0.5, None, sinks)
+    found = attention.explicit(attention.grouped_heads(query, 2), key, value, seen, 0.5, None, sinks)
     torch.testing.assert_close(found, share @ value, atol=1e-6, rtol=1e-5)
 
 
@@ -208,14 +208,14 @@ def test_probes_lie_within_the_vocabulary():
 
 
 def test_loss_written_out_is_the_cross_entropy():
-    from isara.backends.training import _AnswerLoss
+    from isara.backends.loss import answer_loss, log_probabilities
 
     logits = torch.randn(6, 11, dtype=torch.float32, requires_grad=True)
     targets = torch.tensor([0, 3, 10, 3, 5, 7])
     wanted = F.cross_entropy(logits, targets, reduction="sum") / 9
     (expected,) = torch.autograd.grad(wanted, logits)
     copied = logits.detach().clone().requires_grad_()
-    found = _AnswerLoss.apply(copied * 1.0, targets, 9)
+    found = answer_loss(copied * 1.0, targets, 9)
     (gradient,) = torch.autograd.grad(found, copied)
     torch.testing.assert_close(found, wanted)
     torch.testing.assert_close(gradient, expected)

@@ -32,7 +32,7 @@ class _LowRank(torch.autograd.Function):
         narrow = (x @ a.t()).mul_(scale)
         ctx.save_for_backward(x, weight, a, b, narrow)
         ctx.scale = scale
-        return torch.addmm(x @ weight.t(), narrow, b.t())
+        return (x @ weight.t()).addmm_(narrow, b.t())
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -41,7 +41,7 @@ class _LowRank(torch.autograd.Function):
         grad_narrow = grad @ b
         grad_a = (grad_narrow.t() @ x).mul_(ctx.scale)
         grad_b = grad.t() @ narrow
-        grad_x = torch.addmm(grad @ weight, grad_narrow, a, alpha=ctx.scale) if ctx.needs_input_grad[0] else None
+        grad_x = (grad @ weight).addmm_(grad_narrow, a, alpha=ctx.scale) if ctx.needs_input_grad[0] else None
         return grad_x, None, grad_a, grad_b, None
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from isara.backends.adapter import wear
 from isara.backends.checkpoints import Checkpoint
 from isara.backends.decode import Lane, decode
+from isara.backends.loss import log_probabilities
 from isara.backends.memory import Budget, ran_out
 from isara.backends.packing import IMPLEMENTATION, Layout, register
 from isara.backends.quiet import quiet_loading
@@ -236,12 +237,7 @@ def score_encoded(network: Network, pairs: Sequence[tuple[list[int], list[int]]]
 
 def completion_logs(network: Network, pairs: Sequence[tuple[list[int], list[int]]]) -> Tensor:
     """Return the log-probability of every completion token, end to end."""
-    logits, targets = completion_logits(network, pairs)
-    parts = [
-        torch.log_softmax(some.float(), -1).gather(1, wanted[:, None])[:, 0]
-        for some, wanted in zip(torch.split(logits, 512), torch.split(targets, 512), strict=True)
-    ]
-    return torch.cat(parts)
+    return log_probabilities(*completion_logits(network, pairs))
 
 
 def completion_logits(network: Network, pairs: Sequence[tuple[list[int], list[int]]]) -> tuple[Tensor, Tensor]:
@@ -260,5 +256,5 @@ def completion_logits(network: Network, pairs: Sequence[tuple[list[int], list[in
         logits_to_keep=torch.tensor(positions, device=device),
         use_cache=False,
         layout=layout,
-    ).logits[0]
+    ).logits.squeeze(0)
     return logits, torch.tensor([token for _, completion in pairs for token in completion], device=device)

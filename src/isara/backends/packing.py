@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (the name that every reader of torch code knows)
 from torch import Tensor
 
+from isara.backends.attention import Places, causal, explicit, grouped_heads, packed_attention, places
+
 IMPLEMENTATION = "isara"
 
 
@@ -45,6 +47,21 @@ class Layout:
         self.scatter = inside.flatten().nonzero()[:, 0]
         self.positions = columns[None, :].expand(self.count, -1)[inside][None, :]
         self.last = starts + self.lengths - 1
+        self._places: dict[int, Places] = {}
+        self._biases: dict[tuple[int | None, torch.dtype], Tensor] = {}
+
+    def places(self, heads: int) -> Places:
+        """Return where the rows of so many heads stand among padded sequences."""
+        if heads not in self._places:
+            self._places[heads] = places(self.gather, self.scatter, heads)
+        return self._places[heads]
+
+    def bias(self, window: int | None, dtype: torch.dtype) -> Tensor:
+        """Return 0 where a place may see another and -inf where not, shape (longest, longest)."""
+        if (window, dtype) not in self._biases:
+            hidden = ~causal(self.longest, window, self.device)
+            self._biases[window, dtype] = torch.zeros_like(hidden, dtype=dtype).masked_fill_(hidden, float("-inf"))
+        return self._biases[window, dtype]
 
     def split(self, states: Tensor) -> Tensor:
         """Take (1, heads, tokens, size) apart into (sequences, heads, longest, size)."""
@@ -115,16 +132,21 @@ def attend(
         if sliding_window is not None:
             far = layout.lengths[:, None] - torch.arange(seen.shape[1], device=seen.device)[None, :]
             seen = seen & (far < sliding_window)
-        grouped = _grouped(query[0].transpose(0, 1)[:, :, None, :], keys.shape[1])
-        out = _explicit(grouped, keys, values, seen[:, None, None, None, :], scale, softcap, s_aux)
+        grouped = grouped_heads(query[0].transpose(0, 1)[:, :, None, :], keys.shape[1])
+        out = explicit(grouped, keys, values, seen[:, None, None, None, :], scale, softcap, s_aux)
         return out.reshape(1, layout.count, query.shape[1], -1), None
+    windowed = sliding_window is not None and layout.longest > sliding_window
+    window = sliding_window if windowed else None
+    slow = _slow_fused(query)
+    if slow and softcap is None and s_aux is None:
+        at = layout.places(query.shape[1]), layout.places(key.shape[1])
+        return packed_attention(query, key, value, at, layout.bias(window, query.dtype), scale), None
     q, k, v = layout.split(query), layout.split(key), layout.split(value)
     layout.remember(layer, k, v)
-    windowed = sliding_window is not None and layout.longest > sliding_window
-    if windowed or softcap is not None or s_aux is not None or _slow_fused(query):
-        mask = _causal(layout.longest, sliding_window if windowed else None, query.device)
-        grouped = _grouped(q, k.shape[1])
-        out = _explicit(grouped, k, v, mask, scale, softcap, s_aux).reshape(q.shape[:3] + v.shape[-1:])
+    if windowed or softcap is not None or s_aux is not None or slow:
+        mask = causal(layout.longest, window, query.device)
+        grouped = grouped_heads(q, k.shape[1])
+        out = explicit(grouped, k, v, mask, scale, softcap, s_aux).reshape(q.shape[:3] + v.shape[-1:])
     else:
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True)
     return layout.join(out), None
@@ -133,40 +155,6 @@ def attend(
 def _slow_fused(query: Tensor) -> bool:
     """Return whether the fused kernel would be slow: in backward on a CPU (15 ms a layer against 1 ms in bfloat16)."""
     return query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad
-
-
-def _grouped(query: Tensor, heads: int) -> Tensor:
-    """Put the query heads that share a key head beside each other: (batch, key heads, group, length, size)."""
-    return query.reshape(query.shape[0], heads, -1, *query.shape[2:])
-
-
-def _causal(length: int, window: int | None, device: torch.device) -> Tensor:
-    """Return which columns each row may see, shape (length, length)."""
-    seen = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-    return seen if window is None else seen.triu(1 - window)
-
-
-def _explicit(
-    query: Tensor, key: Tensor, value: Tensor, seen: Tensor, scale: float, softcap: float | None, sinks: Tensor | None
-) -> Tensor:
-    """
-    Attention written out; query is (batch, key heads, group, length, size).
-
-    `sinks` has one logit for each query head, which takes its share of the attention and gives nothing (GPT-OSS).
-    """
-    batch, heads, group, length, size = query.shape
-    flat = query.reshape(batch, heads, group * length, size)
-    weights = (flat @ key.transpose(-1, -2)).view(batch, heads, group, length, -1).float() * scale
-    if softcap is not None:
-        weights = torch.tanh(weights / softcap) * softcap
-    weights = weights.masked_fill(~seen, float("-inf"))
-    if sinks is not None:
-        column = sinks.float().view(1, heads, group, 1, 1).expand(batch, -1, -1, length, -1)
-        weights = torch.cat([weights, column], -1).softmax(-1)[..., :-1]
-    else:
-        weights = weights.softmax(-1)
-    out = weights.to(value.dtype).reshape(batch, heads, group * length, -1) @ value
-    return out.view(batch, heads * group, length, -1)
 
 
 def register() -> None:

@@ -22,6 +22,7 @@ from isara.backends.hf import (
     load_tokenizer,
     score_encoded,
 )
+from isara.backends.loss import answer_loss
 from isara.backends.memory import Budget, attempt, grouped
 from isara.backends.savepoints import Savepoint, save_whole
 from isara.backends.targets import Soft, aligned, soft_loss
@@ -70,7 +71,7 @@ class TransformersTrainer:
     ) -> Trained:
         """Tune for `steps` steps into the folder `out`; goes on from its savepoint beside `out` where there is one."""
         weights = Weights(self, start, seed)
-        optimiser = torch.optim.AdamW(weights.trainable(), lr=self.settings.learning_rate, weight_decay=0.0)
+        optimiser = torch.optim.AdamW(weights.trainable(), lr=self.settings.learning_rate, weight_decay=0.0, fused=True)
         savepoint = Savepoint(out.parent / f"{out.name}.savepoint")
         state = savepoint.load(weights, optimiser)
         pairs = [self.encode(example) for example in examples]
@@ -188,32 +189,12 @@ class Weights:
             scratch.replace(out)
 
 
-class _AnswerLoss(torch.autograd.Function):
-    """Sum of the cross-entropies of rows of logits over `total`; one exponential serves loss and gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor, total: int) -> Tensor:
-        rows = logits.float()
-        norm = rows.logsumexp(-1, keepdim=True)
-        loss = (norm - rows.gather(1, targets[:, None])).sum() / total
-        grad = rows.sub_(norm).exp_()
-        grad[torch.arange(len(targets), device=targets.device), targets] -= 1
-        ctx.save_for_backward(grad.div_(total).to(logits.dtype))
-        return loss
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,) = ctx.saved_tensors
-        return grad * grads[0].to(grad.dtype), None, None
-
-
 def packed_loss(network: Any, batch: Sequence[Pair], total: int, soft: Sequence[Soft | None] = ()) -> Tensor:
     """Return the cross-entropy with what the completions teach, summed over their tokens and divided by `total`."""
     logits, targets = completion_logits(network, batch)
     if any(one is not None for one in soft):
         return soft_loss(logits, targets, total, [len(completion) for _, completion in batch], soft)
-    loss: Tensor = _AnswerLoss.apply(logits, targets, total)  # type: ignore[no-untyped-call]
-    return loss
+    return answer_loss(logits, targets, total)
 
 
 def draw_order(weights: Sequence[float], count: int, seed: int) -> list[int]:

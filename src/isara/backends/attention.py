@@ -1,0 +1,149 @@
+"""Attention over padded sequences, written out: forward for every architecture, backward without waste."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def grouped_heads(query: Tensor, heads: int) -> Tensor:
+    """Put the query heads that share a key head beside each other: (batch, key heads, group, length, size)."""
+    return query.reshape(query.shape[0], heads, -1, *query.shape[2:])
+
+
+def causal(length: int, window: int | None, device: torch.device) -> Tensor:
+    """Return which columns each row may see, shape (length, length)."""
+    seen = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+    return seen if window is None else seen.triu(1 - window)
+
+
+def explicit(
+    query: Tensor, key: Tensor, value: Tensor, seen: Tensor, scale: float, softcap: float | None, sinks: Tensor | None
+) -> Tensor:
+    """
+    Attention written out; query is (batch, key heads, group, length, size).
+
+    `sinks` has one logit for each query head, which takes its share of the attention and gives nothing (GPT-OSS).
+    """
+    batch, heads, group, length, size = query.shape
+    flat = query.reshape(batch, heads, group * length, size)
+    weights = (flat @ key.transpose(-1, -2)).view(batch, heads, group, length, -1).float() * scale
+    if softcap is not None:
+        weights = torch.tanh(weights / softcap) * softcap
+    weights = weights.masked_fill(~seen, float("-inf"))
+    if sinks is not None:
+        column = sinks.float().view(1, heads, group, 1, 1).expand(batch, -1, -1, length, -1)
+        weights = torch.cat([weights, column], -1).softmax(-1)[..., :-1]
+    else:
+        weights = weights.softmax(-1)
+    out = weights.to(value.dtype).reshape(batch, heads, group * length, -1) @ value
+    return out.view(batch, heads * group, length, -1)
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the rows of a packed row, one for each token and head, stand among padded sequences of heads."""
+
+    shape: tuple[int, int, int]
+    """Sequences, heads, and the length of the longest sequence."""
+    apart: Tensor
+    """For each place of (sequences, heads, longest): its row in (tokens, heads); padding repeats the first row."""
+    together: Tensor
+    """For each row of (tokens, heads): its place in (sequences, heads, longest)."""
+    padding: Tensor
+    """The places that hold no token."""
+
+    def take_apart(self, states: Tensor) -> Tensor:
+        """Return (1, heads, tokens, size) as (sequences, heads, longest, size), copied once."""
+        rows = states.transpose(1, 2).reshape(-1, states.shape[-1])
+        return rows.index_select(0, self.apart).view(*self.shape, -1)
+
+    def take_gradients_apart(self, states: Tensor) -> Tensor:
+        """Do so for gradients, which must not count a second time where padding repeats a row."""
+        apart = self.take_apart(states)
+        apart.view(-1, apart.shape[-1]).index_fill_(0, self.padding, 0)
+        return apart
+
+    def put_together(self, states: Tensor) -> Tensor:
+        """Return (sequences, heads, longest, size) as (1, tokens, heads, size), copied once."""
+        rows = states.reshape(-1, states.shape[-1]).index_select(0, self.together)
+        return rows.view(1, -1, self.shape[1], states.shape[-1])
+
+
+def places(gather: Tensor, scatter: Tensor, heads: int) -> Places:
+    """
+    Return the places of rows of `heads` heads.
+
+    `gather` (sequences, longest) says which token stands at each place of the padded sequences, `scatter` (tokens) at
+    which place each token stands.
+    """
+    count, longest = gather.shape
+    head = torch.arange(heads, device=gather.device)
+    apart = (gather[:, None, :] * heads + head[None, :, None]).flatten()
+    sequence, offset = scatter // longest, scatter % longest
+    together = ((sequence[:, None] * heads + head[None, :]) * longest + offset[:, None]).flatten()
+    empty = torch.ones(len(apart), dtype=torch.bool, device=gather.device)
+    empty[together] = False
+    return Places((count, heads, longest), apart, together, empty.nonzero()[:, 0])
+
+
+def packed_attention(
+    query: Tensor, key: Tensor, value: Tensor, at: tuple[Places, Places], bias: Tensor, scale: float
+) -> Tensor:
+    """
+    Attend within the sequences of a packed row, for training: (1, heads, tokens, size) in, (1, tokens, heads, size) out.
+
+    `at` has the places of the query's rows and of the key's; `bias` (longest, longest) is 0 where a place may be seen
+    and -inf elsewhere.
+    """
+    out: Tensor = _PackedAttention.apply(query, key, value, at, bias, scale)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _PackedAttention(torch.autograd.Function):
+    """
+    softmax(scale Q K' + bias) V for each sequence, with the gradient by hand.
+
+    Autograd would keep the weights in two formats and add gradients up place by place, which took longer than the
+    products. Here each gradient is read from its place, once. With S the shares, O the output and D the row sums of
+    dO O: dV = S' dO; dW = S (dO V' - D); dQ = scale dW K; dK = scale dW' Q (Dao et al. 2022, arXiv 2205.14135, 3.1).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, at: tuple[Places, Places], bias: Tensor, scale: float
+    ) -> Tensor:
+        queries, keys = at
+        count, heads, longest = keys.shape
+        flat = queries.take_apart(query).view(count, heads, -1, query.shape[-1])
+        k, v = keys.take_apart(key), keys.take_apart(value)
+        weights = (flat @ k.transpose(-1, -2)).view(count, heads, -1, longest, longest)
+        shares = torch.add(bias, weights, alpha=scale, out=weights).softmax(-1).view(count, heads, -1, longest)
+        out = queries.put_together((shares @ v).view(*queries.shape, -1))
+        ctx.save_for_backward(flat, k, v, shares, out)
+        ctx.at, ctx.scale = at, scale
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        flat, k, v, shares, out = ctx.saved_tensors
+        queries, keys = ctx.at
+        (grad,) = grads
+        along = queries.take_gradients_apart((grad * out).sum(-1, keepdim=True).transpose(1, 2))
+        grad = queries.take_gradients_apart(grad.transpose(1, 2)).view(*flat.shape[:-1], -1)
+        grad_v = shares.transpose(-1, -2) @ grad
+        weights = grad @ v.transpose(-1, -2)
+        weights.sub_(along.view(*flat.shape[:-1], 1)).mul_(shares)
+        grad_q = (weights @ k).mul_(ctx.scale)
+        grad_k = (weights.transpose(-1, -2) @ flat).mul_(ctx.scale)
+        return (
+            queries.put_together(grad_q.view(*queries.shape, -1)).transpose(1, 2),
+            keys.put_together(grad_k).transpose(1, 2),
+            keys.put_together(grad_v).transpose(1, 2),
+            None,
+            None,
+            None,
+        )

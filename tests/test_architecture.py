@@ -28,7 +28,7 @@ errors settings samples protocols events rouge stats eta tomllines
 config fields prompts retrieve rundir filter diversity symptoms topics scripted console
 textfiles columns stage heldout manifest replay lineage likeness advice testing report backends
 readers context generate summary doctor
-tuning
+tuning distil
 plan
 loop
 api
@@ -48,7 +48,7 @@ INNER_ROWS = {
         __init__
         """,
     "backends": """
-        __init__ quiet packing adapter template
+        __init__ quiet packing adapter targets template
         checkpoints decode selfcheck
         hf
         embed engines training merged

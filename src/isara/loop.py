@@ -15,13 +15,14 @@ import numpy as np
 
 from isara import diversity
 from isara.context import Run, begin, end, skip_after
+from isara.distil import soft_targets
 from isara.errors import GenerationError
 from isara.events import Event
 from isara.filter import FUNNEL, Neighbours, Sieve
 from isara.generate import Draft, Drafted
 from isara.heldout import mean_nll, write_scores
 from isara.plan import plan
-from isara.protocols import Model
+from isara.protocols import Model, Targets
 from isara.retrieve import Pool
 from isara.rundir import Journal, write_bytes, write_json, write_jsonl
 from isara.samples import Sample
@@ -50,12 +51,14 @@ def rounds(run: Run) -> None:
     """Run rounds until the last allowed one, or until `gate.patience` of them in a row did not help."""
     pool, kept_arms, failures = run.pool, ["seeds-only"], 0
     accepted: list[Sample] = []
+    targets: dict[str, Targets] = {}
     for number in range(1, run.settings.rounds + 1):
         arm = f"round-{number}"
         generator = choose_generator(run, kept_arms)
         drafted = draft(run, number, generator, pool)
         before = best_so_far(run, kept_arms)
-        train_arm(run, arm, [*accepted, *drafted.kept], start=best_tuned(run, kept_arms))
+        targets |= soft_targets(run, number, generator, drafted.kept)
+        train_arm(run, arm, [*accepted, *drafted.kept], targets, start=best_tuned(run, kept_arms))
         judge_arm(run, arm, finish=False)
         kept, why = gate(run, arm, before)
         if kept:

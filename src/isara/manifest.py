@@ -30,6 +30,10 @@ _FIRST_STALE = {
     "rounds": None,
     # Lowered when memory runs out, and then the run has to go on.
     "model.batch_tokens": None,
+    "train.targets": "round-1",
+    "train.top_tokens": "round-1",
+    "train.seed_share": "round-1",
+    "train.start": "round-1",
     "train": "seeds-only",
 }
 """The first arm that a setting has a part in; all later ones follow. What is not named here decides everything."""

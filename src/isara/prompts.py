@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from isara.protocols import Chat, Prompt, Turn
+from isara.protocols import Chat, Prompt, Role, Turn
 from isara.samples import Sample
 
 Style = Literal["text", "chat"]
@@ -117,3 +117,10 @@ def as_messages(prompt: Prompt) -> str | list[dict[str, str]]:
     if isinstance(prompt, str):
         return prompt
     return [{"role": turn.role, "content": turn.text} for turn in prompt.turns]
+
+
+def from_messages(written: str | Sequence[Mapping[str, Any]], opens: Role = "assistant") -> Prompt:
+    """Return a prompt that `as_messages` wrote; who is to speak next is not in the file."""
+    if isinstance(written, str):
+        return written
+    return Chat(tuple(Turn(message["role"], message["content"]) for message in written), opens)

@@ -73,6 +73,18 @@ class Completion:
     """How likely the text was to the model that wrote it, where that was known at no cost."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Targets:
+    """Which tokens a model found likeliest at each place of a completion."""
+
+    tokens: tuple[int, ...]
+    """The completion in the model's own tokens; after a `Chat`, the end of the turn is the last of them."""
+    ids: NDArray[np.int32]
+    """The likeliest tokens at each of these places, shape (places, k)."""
+    probabilities: NDArray[np.float16]
+    """Their probabilities, the same shape."""
+
+
 class Model(Protocol):
     """Anything that completes text and says how likely a given completion is."""
 
@@ -92,6 +104,10 @@ class Model(Protocol):
 
     def score(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Likelihood]:
         """Return the likelihood of each completion after its prompt, in order; the end of the turn not counted."""
+        ...
+
+    def distributions(self, pairs: Sequence[tuple[Prompt, str]], k: int) -> list[Targets] | None:
+        """Return the `k` likeliest tokens at each place of each completion, in order; None where that is not told."""
         ...
 
     def count(self, texts: Sequence[str]) -> list[int]:
@@ -125,6 +141,8 @@ class Example:
     completion: str
     weight: float = 1.0
     """How often it is drawn, against the others."""
+    targets: Targets | None = None
+    """What the loss compares with in place of the completion's own tokens, where the tokens are the same."""
 
 
 @dataclass(frozen=True, slots=True)

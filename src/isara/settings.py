@@ -137,6 +137,11 @@ class TrainSettings(Section):
     """Examples in each optimiser step."""
     epochs: float = Field(default=5.0, gt=0)
     """Passes over the seeds; with `batch` this sets the optimiser steps, the same for the baseline and each round."""
+    targets: Literal["sampled", "soft"] = "sampled"
+    """What a generated answer teaches: the tokens that were `sampled`, or at each of them the `soft` probabilities
+    that the generator gave with its demonstrations in view."""
+    top_tokens: int = Field(default=32, ge=1, le=1024)
+    """Tokens whose probabilities are recorded at each place, for soft targets; together they count as 1."""
     seed_share: float = Field(default=0.5, ge=0, le=1)
     """Share of each round's training examples drawn from the seeds; the rest are generated."""
     max_tokens: int = Field(default=512, ge=16)

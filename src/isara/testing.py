@@ -26,6 +26,7 @@ from isara.protocols import (
     Prompt,
     Sampling,
     Step,
+    Targets,
     Trained,
     Vectors,
 )
@@ -111,6 +112,19 @@ class ScriptedModel:
             for (prompt, completion), count in zip(pairs, counts, strict=True)
         ]
 
+    def distributions(self, pairs: Sequence[tuple[Prompt, str]], k: int) -> list[Targets]:
+        """Return made-up tokens and probabilities: the completion's own token first, likely as `score` finds it."""
+        self._slow()
+        targets = []
+        for prompt, completion in pairs:
+            words = [number("word", word) % 2**31 for word in [*_TOKEN.findall(completion), "the end of the turn"]]
+            likely = math.exp(-judge(read(prompt), completion, self.strength))
+            shares = np.array([likely, *[(1 - likely) / (2 * k)] * (k - 1)], dtype=np.float16)
+            others = [[(word + i) % 2**31 for i in range(k)] for word in words]
+            ids = np.array(others, dtype=np.int32)
+            targets.append(Targets(tuple(words), ids, np.tile(shares, (len(words), 1))))
+        return targets
+
     def count(self, texts: Sequence[str]) -> list[int]:
         """Return the number of words and punctuation marks of each text."""
         return [len(_TOKEN.findall(text)) for text in texts]
@@ -194,7 +208,8 @@ class ScriptedTrainer:
             loss = 2.4 - 1.6 * done / steps + 0.1 * noise("loss", seed, done)
             curve.append(Step(done, steps, loss, scored))
             watch(curve[-1])
-        write_json(out / "scripted.json", {"examples": len(examples), "strength": reached[best - 1]})
+        soft = sum(example.targets is not None for example in examples)
+        write_json(out / "scripted.json", {"examples": len(examples), "soft": soft, "strength": reached[best - 1]})
         return Trained(steps, best, tuple(curve))
 
     def lengths(self, examples: Sequence[Example]) -> list[int]:

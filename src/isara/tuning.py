@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from isara.context import Run, begin, end
@@ -13,16 +15,22 @@ from isara.errors import BackendError, InputError
 from isara.events import Event
 from isara.heldout import as_examples
 from isara.prompts import as_messages
-from isara.protocols import Example, Step, Trained
+from isara.protocols import Example, Step, Targets, Trained
 from isara.retrieve import request_seed
 from isara.rundir import write_json, write_jsonl
 from isara.samples import Sample
 
 
-def train_arm(run: Run, arm: str, generated: Sequence[Sample], start: Path | None = None) -> None:
+def train_arm(
+    run: Run,
+    arm: str,
+    generated: Sequence[Sample],
+    targets: Mapping[str, Targets] = MappingProxyType({}),
+    start: Path | None = None,
+) -> None:
     """Tune on the seeds and what was generated; does nothing where that is done."""
     folder = run.folder / arm
-    examples, dropped = training_set(run, generated)
+    examples, dropped = training_set(run, generated, targets)
     steps = steps_for(run)
     stage = f"train-{arm}"
     begin(run, stage)
@@ -55,6 +63,7 @@ def train_arm(run: Run, arm: str, generated: Sequence[Sample], start: Path | Non
             "examples": len(examples),
             "seeds": seeds,
             "generated": len(examples) - seeds,
+            "soft": sum(example.targets is not None for example in examples),
             "dropped_overlong": dropped,
             "curve": [
                 {"step": s.number, "loss": s.loss, "heldout": list(s.heldout) if s.heldout else None}
@@ -75,7 +84,9 @@ def refuse_divergence(arm: str, trained: Trained) -> None:
             )
 
 
-def training_set(run: Run, generated: Sequence[Sample]) -> tuple[list[Example], list[str]]:
+def training_set(
+    run: Run, generated: Sequence[Sample], targets: Mapping[str, Targets]
+) -> tuple[list[Example], list[str]]:
     """Return the examples of a training with their weights, and the ids of those too long for it."""
     share = run.settings.train.seed_share
     chat = run.model.chat
@@ -84,7 +95,8 @@ def training_set(run: Run, generated: Sequence[Sample]) -> tuple[list[Example], 
     else:
         # A weight says how often an example is drawn; each part gets its share whatever its size.
         seeds = as_examples(run.seeds, chat=chat, weight=share / len(run.seeds))
-        examples = [*seeds, *as_examples(generated, chat=chat, weight=(1 - share) / len(generated))]
+        written = as_examples(generated, chat=chat, weight=(1 - share) / len(generated))
+        examples = [*seeds, *(replace(example, targets=targets.get(example.id)) for example in written)]
     lengths = run.trainer.lengths(examples)
     long = {e.id for e, length in zip(examples, lengths, strict=True) if length > run.settings.train.max_tokens}
     return [e for e in examples if e.id not in long and e.weight > 0], sorted(long)

@@ -17,9 +17,10 @@ from isara.backends.decode import Lane, decode
 from isara.backends.packing import IMPLEMENTATION, Layout, register
 from isara.backends.quiet import quiet_loading
 from isara.backends.selfcheck import check_packing, refusal
+from isara.backends.targets import likeliest
 from isara.backends.template import Encoder
 from isara.errors import BackendError
-from isara.protocols import Completion, Likelihood, Prompt, Sampling
+from isara.protocols import Chat, Completion, Likelihood, Prompt, Sampling, Targets
 
 Network = Any
 """A transformers model; its classes are not typed."""
@@ -162,6 +163,22 @@ class TransformersModel:
             (self.encoder.prompt(prompt), self.encoder.completion(prompt, completion)) for prompt, completion in pairs
         ]
         return score_encoded(self.network, encoded, self.batch_tokens)
+
+    def distributions(self, pairs: Sequence[tuple[Prompt, str]], k: int) -> list[Targets]:
+        """Return the `k` likeliest tokens at each place of each completion, in order."""
+        encoded = []
+        for prompt, completion in pairs:
+            # After plain text this model would go on with another question, so the end of the turn says nothing there.
+            end = [self.encoder.end] if isinstance(prompt, Chat) else []
+            encoded.append((self.encoder.prompt(prompt), [*self.encoder.completion(prompt, completion), *end]))
+        found: dict[int, Targets] = {}
+        for group in grouped([len(prompt) + len(completion) for prompt, completion in encoded], self.batch_tokens):
+            with torch.inference_mode():
+                logits, _ = completion_logits(self.network, [encoded[i] for i in group])
+            counts = [len(encoded[i][1]) for i in group]
+            for i, rows in zip(group, torch.split(logits, counts), strict=True):
+                found[i] = likeliest(encoded[i][1], rows, k)
+        return [found[i] for i in range(len(pairs))]
 
 
 def load_tuned(folder: Path, adapter: Path | None, device: torch.device, dtype: torch.dtype) -> Network:

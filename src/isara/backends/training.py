@@ -29,6 +29,7 @@ from isara.backends.hf import (
     score_encoded,
 )
 from isara.backends.quiet import quiet_loading
+from isara.backends.targets import Soft, aligned, answer_loss
 from isara.backends.template import Encoder
 from isara.protocols import Example, Step, Trained
 from isara.settings import TrainSettings
@@ -78,14 +79,15 @@ class TransformersTrainer:
         savepoint = Savepoint(out.parent / f"{out.name}.savepoint")
         state = savepoint.load(weights, optimiser)
         pairs = [self.encode(example) for example in examples]
+        soft = [aligned(completion, e.targets) for (_, completion), e in zip(pairs, examples, strict=True)]
         # The end of the turn is not counted in held-out scores, here as everywhere.
         judged = [(prompt, completion[:-1]) for prompt, completion in map(self.encode, heldout)]
         order = draw_order([example.weight for example in examples], steps * self.settings.batch, seed)
         checks = check_steps(steps, self.settings.checks) if judged else frozenset()
         for number in range(state.step + 1, steps + 1):
-            batch = [pairs[i] for i in order[(number - 1) * self.settings.batch : number * self.settings.batch]]
+            drawn = order[(number - 1) * self.settings.batch : number * self.settings.batch]
             set_rate(optimiser, self.settings.learning_rate * schedule(number, steps))
-            loss = weights.step(batch, optimiser)
+            loss = weights.step([pairs[i] for i in drawn], optimiser, [soft[i] for i in drawn])
             scores = weights.score(judged) if number in checks else None
             state.add(Step(number, steps, loss, scores))
             if self.settings.keep == "best" and state.best_step == number:
@@ -166,14 +168,14 @@ class Weights:
             for name, tensor in self.named().items():
                 tensor.copy_(state[name])
 
-    def step(self, batch: Sequence[Pair], optimiser: torch.optim.Optimizer) -> float:
+    def step(self, batch: Sequence[Pair], optimiser: torch.optim.Optimizer, soft: Sequence[Soft | None]) -> float:
         """Take one optimiser step; returns the mean loss per token."""
         total = sum(len(completion) for _, completion in batch)
         optimiser.zero_grad(set_to_none=True)
         loss = 0.0
         most = max(self.trainer.settings.max_tokens, 4096)
         for group in grouped([len(prompt) + len(completion) for prompt, completion in batch], most):
-            part = packed_loss(self.network, [batch[i] for i in group], total)
+            part = packed_loss(self.network, [batch[i] for i in group], total, [soft[i] for i in group])
             torch.autograd.backward(part)
             loss += float(part.detach())
         torch.nn.utils.clip_grad_norm_(self.trainable(), 1.0)
@@ -247,30 +249,10 @@ class Savepoint:
         self.path.unlink(missing_ok=True)
 
 
-class _AnswerLoss(torch.autograd.Function):
-    """Sum of the cross-entropies of rows of logits over `total`; one exponential serves loss and gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor, total: int) -> Tensor:
-        rows = logits.float()
-        norm = rows.logsumexp(-1, keepdim=True)
-        loss = (norm - rows.gather(1, targets[:, None])).sum() / total
-        grad = rows.sub_(norm).exp_()
-        grad[torch.arange(len(targets), device=targets.device), targets] -= 1
-        ctx.save_for_backward(grad.div_(total).to(logits.dtype))
-        return loss
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,) = ctx.saved_tensors
-        return grad * grads[0].to(grad.dtype), None, None
-
-
-def packed_loss(network: Any, batch: Sequence[Pair], total: int) -> Tensor:
+def packed_loss(network: Any, batch: Sequence[Pair], total: int, soft: Sequence[Soft | None]) -> Tensor:
     """Return the cross-entropy of the completions' tokens, summed and divided by `total`."""
     logits, targets = completion_logits(network, batch)
-    loss: Tensor = _AnswerLoss.apply(logits, targets, total)  # type: ignore[no-untyped-call]
-    return loss
+    return answer_loss(logits, targets, total, [len(completion) for _, completion in batch], soft)
 
 
 def draw_order(weights: Sequence[float], count: int, seed: int) -> list[int]:

@@ -1,0 +1,100 @@
+"""
+What an answer teaches at each of its places: one token, or the probabilities that a model gave to several.
+
+Training on the probabilities that the same model gives with demonstrations in view moves what the demonstrations
+change into the weights: context distillation (Snell et al. 2022, arXiv 2209.15189). One sampled string carries much
+less of that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from isara.protocols import Targets
+
+Soft = tuple[Tensor, Tensor]
+"""Token ids and their probabilities at each place of a completion, both (places, k)."""
+
+
+def likeliest(tokens: Sequence[int], logits: Tensor, k: int) -> Targets:
+    """Return the `k` likeliest tokens at each place, from the logits there, shape (places, vocabulary)."""
+    # In parts, as the float32 copy of all rows of a long answer would be large.
+    found = [torch.softmax(rows.float(), -1).topk(min(k, rows.shape[-1])) for rows in torch.split(logits, 256)]
+    return Targets(
+        tuple(tokens),
+        torch.cat([part.indices for part in found]).cpu().numpy().astype(np.int32),
+        torch.cat([part.values for part in found]).cpu().numpy().astype(np.float16),
+    )
+
+
+def aligned(completion: Sequence[int], targets: Targets | None) -> Soft | None:
+    """
+    Return what a completion teaches where it has targets; None where it has none.
+
+    The generator may have read the same answer as other tokens: after plain text it begins with a space, and no end
+    of the turn follows. The end is then certain, and so are places before the last one at which the tokens differ.
+    """
+    if targets is None:
+        return None
+    end = 0 if targets.tokens[-1:] == tuple(completion[-1:]) else 1
+    ours, theirs = completion[: len(completion) - end], targets.tokens
+    same = 0
+    while same < min(len(ours), len(theirs)) and ours[-1 - same] == theirs[-1 - same]:
+        same += 1
+    ids = torch.zeros(len(completion), targets.ids.shape[1], dtype=torch.long)
+    probabilities = torch.zeros(ids.shape)
+    ids[:, 0], probabilities[:, 0] = torch.tensor(completion), 1.0
+    if same:
+        kept = torch.from_numpy(targets.probabilities[len(theirs) - same :].astype(np.float32))
+        place = slice(len(ours) - same, len(ours))
+        ids[place] = torch.from_numpy(targets.ids[len(theirs) - same :].astype(np.int64))
+        probabilities[place] = kept / kept.sum(-1, keepdim=True)
+    return ids, probabilities
+
+
+class _AnswerLoss(torch.autograd.Function):
+    """Sum of the cross-entropies of rows of logits over `total`; one exponential serves loss and gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, ids: Tensor, probabilities: Tensor, total: int) -> Tensor:
+        rows = logits.float()
+        norm = rows.logsumexp(-1, keepdim=True)
+        # Each row's probabilities add up to 1, so the norm counts once.
+        loss = (norm[:, 0] - (rows.gather(1, ids) * probabilities).sum(-1)).sum() / total
+        grad = rows.sub_(norm).exp_().scatter_add_(1, ids, -probabilities)
+        ctx.save_for_backward(grad.div_(total).to(logits.dtype))
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = ctx.saved_tensors
+        return grad * grads[0].to(grad.dtype), None, None, None
+
+
+def answer_loss(
+    logits: Tensor, tokens: Tensor, total: int, counts: Sequence[int], soft: Sequence[Soft | None]
+) -> Tensor:
+    """
+    Return the cross-entropy of rows of logits, summed and divided by `total`.
+
+    The rows are those of several completions of `counts` tokens each, end to end; `soft` has what each of them
+    teaches, where that is more than its own tokens.
+    """
+    widest = max((one[0].shape[1] for one in soft if one is not None), default=1)
+    ids = torch.zeros(len(tokens), widest, dtype=torch.long, device=tokens.device)
+    probabilities = torch.zeros(len(tokens), widest, device=tokens.device)
+    ids[:, 0], probabilities[:, 0] = tokens, 1.0
+    start = 0
+    for count, one in zip(counts, soft, strict=True):
+        if one is not None:
+            width = one[0].shape[1]
+            ids[start : start + count, :width] = one[0].to(tokens.device)
+            probabilities[start : start + count, :width] = one[1].to(tokens.device)
+        start += count
+    loss: Tensor = _AnswerLoss.apply(logits, ids, probabilities, total)  # type: ignore[no-untyped-call]
+    return loss

@@ -1,0 +1,139 @@
+"""Soft targets on torch: the loss and its gradient, what is recorded, and what training on them teaches."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from isara.backends.hf import TransformersModel  # noqa: E402
+from isara.backends.targets import aligned, answer_loss, likeliest  # noqa: E402
+from isara.backends.training import TransformersTrainer  # noqa: E402
+from isara.protocols import Chat, Example, Targets, Turn  # noqa: E402
+from isara.settings import TrainSettings  # noqa: E402
+from tiny import checkpoint  # noqa: E402
+
+SHOWN = Chat((Turn("user", "Does the moon grow?"), Turn("assistant", "It does not."), Turn("user", "Does it forget?")))
+BARE = Chat((Turn("user", "Does it forget?"),))
+ANSWER = "No, for months."
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return checkpoint(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def model(base):
+    return TransformersModel(base, device="cpu", dtype="float32")
+
+
+def drawn(places, k, *, seed=0, vocabulary=50):
+    """Ids that differ within a place, and probabilities that add up to 1."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.stack([torch.randperm(vocabulary, generator=generator)[:k] for _ in range(places)])
+    return ids, torch.rand(places, k, generator=generator).softmax(-1)
+
+
+def test_loss_and_gradient_are_those_of_a_plain_implementation():
+    """Against torch's own cross-entropy over the whole vocabulary, hard and soft completions in one batch."""
+    tokens = torch.tensor([3, 1, 4, 1, 5, 9, 2])
+    counts, soft = [3, 2, 2], [None, drawn(2, 4), drawn(2, 7, seed=1)]
+    logits = torch.randn(7, 50, generator=torch.Generator().manual_seed(2)).requires_grad_()
+    wanted = torch.nn.functional.one_hot(tokens, 50).float()
+    for start, (ids, probabilities) in ((3, soft[1]), (5, soft[2])):
+        wanted[start : start + 2] = torch.zeros(2, 50).scatter(1, ids, probabilities)
+    plain = torch.nn.functional.cross_entropy(logits, wanted, reduction="sum") / 11
+    (expected,) = torch.autograd.grad(plain, logits)
+    loss = answer_loss(logits, tokens, 11, counts, soft)
+    (found,) = torch.autograd.grad(loss, logits)
+    torch.testing.assert_close(loss, plain)
+    torch.testing.assert_close(found, expected)
+
+
+def test_without_soft_targets_it_is_the_ordinary_cross_entropy():
+    tokens, logits = torch.tensor([7, 0, 7]), torch.randn(3, 50, generator=torch.Generator().manual_seed(3))
+    loss = answer_loss(logits, tokens, 3, [1, 2], [None, None])
+    torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits, tokens))
+
+
+def test_the_likeliest_tokens_are_the_models_own(model):
+    (targets,) = model.distributions([(SHOWN, ANSWER)], 5)
+    prompt, completion = model.encoder.prompt(SHOWN), model.encoder.completion(SHOWN, ANSWER)
+    assert targets.tokens == (*completion, model.encoder.end)
+    assert targets.ids.shape == targets.probabilities.shape == (len(completion) + 1, 5)
+    (likelihood,) = model.score([(SHOWN, ANSWER)])
+    wide = model.distributions([(SHOWN, ANSWER)], 10_000)[0]
+    at = [dict(zip(ids, p, strict=True)) for ids, p in zip(wide.ids.tolist(), wide.probabilities, strict=True)]
+    total = sum(np.log(float(place[token])) for place, token in zip(at, completion, strict=False))
+    assert total == pytest.approx(likelihood.total, abs=0.05)
+    for place, ids in zip(at, targets.ids.tolist(), strict=True):
+        assert ids == sorted(place, key=lambda token: -place[token])[:5]
+    assert len(prompt) > 10
+
+
+def test_targets_do_not_depend_on_the_batch(model):
+    pairs = [(SHOWN, ANSWER), (BARE, "Because."), ("Question: Why?\nAnswer:", "Because.")]
+    together = model.distributions(pairs, 4)
+    for pair, one in zip(pairs, together, strict=True):
+        (alone,) = model.distributions([pair], 4)
+        assert alone.tokens == one.tokens
+        np.testing.assert_array_equal(alone.ids, one.ids)
+        np.testing.assert_allclose(alone.probabilities, one.probabilities, atol=1e-3)
+    assert model.distributions([], 4) == []
+
+
+def made(tokens, k=2):
+    rows = torch.randn(len(tokens), 20, generator=torch.Generator().manual_seed(len(tokens)))
+    return likeliest(tokens, rows, k)
+
+
+def test_targets_of_the_same_tokens_are_taken_as_they_are():
+    targets = made([5, 6, 7])
+    ids, probabilities = aligned([5, 6, 7], targets)
+    assert ids.tolist() == targets.ids.tolist()
+    torch.testing.assert_close(probabilities.sum(-1), torch.ones(3))
+    raw = torch.from_numpy(targets.probabilities.astype(np.float32))
+    torch.testing.assert_close(probabilities, raw / raw.sum(-1, keepdim=True))
+
+
+def test_where_the_tokens_differ_the_answers_own_are_certain():
+    """As after plain text: the first word begins with a space, and no end of the turn follows."""
+    targets = made([15, 6, 7])
+    ids, probabilities = aligned([5, 6, 7, 2], targets)
+    assert ids[:, 0].tolist() == [5, *targets.ids[1:, 0].tolist(), 2]
+    assert probabilities[[0, 3]].tolist() == [[1.0, 0.0]] * 2
+    assert ids[1:3].tolist() == targets.ids[1:].tolist()
+    assert aligned([5, 6], None) is None
+    ids, probabilities = aligned([8, 9], targets)
+    assert (ids[:, 0].tolist(), probabilities[:, 0].tolist()) == ([8, 9], [1.0, 1.0])
+
+
+def test_training_on_them_brings_the_bare_model_to_what_the_shown_one_said(base, model, tmp_path):
+    """Distilled: without demonstrations the tuned model spreads its probability as with them, which one string cannot.
+
+    The distance is the cross-entropy to the shown model's probabilities, over all tokens of the answer.
+    """
+    (targets,) = model.distributions([(SHOWN, ANSWER)], 64)
+    hard = Example("r1-1", BARE, ANSWER)
+    distances = {}
+    for name, example in (("sampled", hard), ("soft", replace(hard, targets=targets))):
+        settings = TrainSettings(rank=8, alpha=16.0, learning_rate=0.02, batch=1)
+        trainer = TransformersTrainer(base, settings, device="cpu", dtype="float32")
+        trainer.train([example], [], steps=30, start=None, out=tmp_path / name, seed=1, watch=lambda step: None)
+        tuned = model.with_adapter(tmp_path / name)
+        distances[name] = distance(targets, tuned.distributions([(BARE, ANSWER)], 320)[0])
+    distances["untouched"] = distance(targets, model.distributions([(BARE, ANSWER)], 320)[0])
+    assert distances["soft"] < distances["untouched"]
+    assert distances["soft"] < distances["sampled"]
+
+
+def distance(targets: Targets, found: Targets) -> float:
+    total = 0.0
+    for wanted, p, ids, q in zip(targets.ids, targets.probabilities, found.ids, found.probabilities, strict=True):
+        said = dict(zip(ids.tolist(), np.maximum(q.astype(float), 1e-7), strict=True))
+        share = p.astype(float) / p.astype(float).sum()
+        total -= sum(weight * np.log(said[token]) for token, weight in zip(wanted.tolist(), share, strict=True))
+    return total / len(targets.tokens)

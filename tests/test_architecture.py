@@ -26,13 +26,13 @@ FILES = sorted(SOURCE.rglob("*.py"))
 ROWS = """
 errors settings samples protocols events rouge stats eta tomllines
 config fields prompts retrieve rundir filter diversity symptoms topics scripted console
-textfiles columns stage heldout manifest replay lineage likeness advice testing report backends
-readers context generate summary doctor
+textfiles columns stage study heldout manifest replay lineage likeness advice testing report backends
+readers context sharing tally generate summary doctor
 tuning distil
 plan
 loop
 api
-checkup talk export
+checkup talk export compare
 __init__
 cli
 __main__
@@ -45,6 +45,7 @@ INNER_ROWS = {
         sections
         page
         markdown
+        comparison
         __init__
         """,
     "backends": """
@@ -57,6 +58,7 @@ INNER_ROWS = {
     "cli": """
         app
         export inspect prepare work
+        study
         __init__
         """,
 }
@@ -64,9 +66,9 @@ MODEL_LIBRARIES = {"torch", "transformers", "peft", "safetensors", "sentence_tra
 AT_HOME = {
     "pyarrow": {"columns"},
     "datasets": {"columns"},
-    "typer": {"cli.__init__", "cli.app", "cli.export", "cli.inspect", "cli.prepare", "cli.work"},
-    "rich": {"cli.work", "console"},
-    "pydantic": {"settings", "config", "report.load", "report.records"},
+    "typer": {"cli.__init__", "cli.app", "cli.export", "cli.inspect", "cli.prepare", "cli.study", "cli.work"},
+    "rich": {"cli.study", "cli.work", "console"},
+    "pydantic": {"settings", "config", "study", "report.load", "report.records"},
 }
 """What else is imported from outside, and the only modules that may name it."""
 LAZY = {"pyarrow", "datasets", "rich", "transformers", "peft", "sentence_transformers", "huggingface_hub", "gguf"}

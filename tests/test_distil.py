@@ -62,7 +62,9 @@ def soft_run(small, folder, model, *more, watch=lambda event: None):
 
 def contents(folder: Path):
     timed = {"events.jsonl", "manifest.json", "summary.json", "report.html", "report.md"}
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name not in timed}
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name not in timed
+    }
 
 
 def test_every_accepted_sample_has_the_targets_of_its_own_prompt(small, tmp_path):

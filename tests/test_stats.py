@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats as peer
 from scipy.optimize import brentq
 
-from isara.stats import Difference, Interval, compare, describe, mcnemar_exact, mean_interval
+from isara.stats import Difference, Interval, compare, crossed, describe, mcnemar_exact, mean_interval
 
 # Differences on a grid tie, cancel and repeat, which is where counting goes wrong.
 GRID = st.integers(-20, 20).map(lambda k: k / 8)
@@ -336,3 +336,42 @@ def test_words_never_claim_more_than_the_interval(differences, confidence):
     assert (" is worse than " in words) == (found.high is not None and found.high < 0)
     if " interval " in words and "%" in words:
         assert f"{confidence:.0%}"[:-1] in words
+
+
+# -- items and random seeds --------------------------------------------------------------------------------------------
+
+
+def test_with_one_random_seed_the_crossed_interval_is_the_percentile_interval_of_scipy():
+    values = np.random.default_rng(2).gamma(1.5, size=40)
+    ours = crossed([values], [np.zeros(40)], draws=20_000)
+    theirs = peer.bootstrap(
+        (values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(1)
+    ).confidence_interval
+    width = theirs.high - theirs.low
+    assert ours.low == pytest.approx(theirs.low, abs=0.03 * width)
+    assert ours.high == pytest.approx(theirs.high, abs=0.03 * width)
+    assert (ours.mean, ours.items, ours.repeats) == (pytest.approx(values.mean()), 40, 1)
+
+
+def test_the_crossed_interval_is_that_of_a_plain_pigeonhole_bootstrap():
+    rng = np.random.default_rng(7)
+    scores = rng.normal(size=(4, 1)) + rng.normal(size=(1, 25)) + rng.normal(size=(4, 25)) / 2
+    ours = crossed(scores, np.zeros((4, 25)), draws=20_000)
+    means = [scores[rng.integers(0, 4, 4)][:, rng.integers(0, 25, 25)].mean() for _ in range(20_000)]
+    low, high = np.quantile(means, (0.025, 0.975))
+    assert ours.low == pytest.approx(low, abs=0.03 * (high - low))
+    assert ours.high == pytest.approx(high, abs=0.03 * (high - low))
+    # What is the same in every training, and differs between trainings, both widen it.
+    flat = crossed([scores.mean(axis=0)] * 4, np.zeros((4, 25)))
+    assert flat.high - flat.low < 0.8 * (ours.high - ours.low)
+
+
+def test_crossed_scores_are_refused_that_do_not_pair():
+    with pytest.raises(ValueError, match=r"shape \(1, 2\) against \(1, 3\)"):
+        crossed([[1.0, 2.0]], [[1.0, 2.0, 3.0]])
+    assert crossed([[1.0]], [[0.5]]).low is None
+
+
+def test_crossed_differences_of_zero_leave_no_width():
+    found = crossed([[1.0, 2.0]] * 3, [[1.0, 2.0]] * 3)
+    assert (found.mean, found.low, found.high) == (0.0, 0.0, 0.0)

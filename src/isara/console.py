@@ -134,6 +134,34 @@ def _arms(summary: Mapping[str, Any], scores: Mapping[str, Any], name: str) -> T
     return table
 
 
+def comparison_table(found: Mapping[str, Any]) -> Table:
+    """Return what a terminal shows at the end of a comparison, from `comparison.json`."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    judged = f"{found['items']} {found['judged_by'].replace('heldout', 'held-out')} samples"
+    title = f"{judged}, random seeds {', '.join(map(str, found['random_seeds']))}: NLL per token, lower is better"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("arm")
+    for heading in ("NLL", f"gain on\n{found['against']}", "accepted", "steps\n(best)", "tokens\nwritten", "seconds"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("note")
+    for arm in found["arms"]:
+        runs, own = arm["runs"], arm["arm"] == found["against"]
+        costs = [" ".join(str(run[name]) for run in runs) for name in ("accepted", "tokens", "seconds")]
+        steps = " ".join(f"{run['steps']} ({run['best_step']})" for run in runs)
+        row = [
+            f"{arm['mean']:.3f}",
+            "–" if own else _interval(arm["difference"], sign="+"),
+            costs[0],
+            steps,
+            *costs[1:],
+        ]
+        table.add_row(Text(clean(arm["label"])), *map(Text, row), Text("" if own else arm["words"]))
+    return table
+
+
 def _note(summary: Mapping[str, Any], arm: str) -> str:
     kept = {f"round-{each['round']}": each.get("kept") for each in summary.get("rounds") or ()}
     notes = ["the result"] if arm == summary["best"] else []

@@ -81,7 +81,7 @@ class Drop:
 Rule = Callable[[Candidate], Drop | None]
 """Notes what it measured and returns why to drop the candidate, or None to let it pass."""
 
-QUESTION_RULES = ("parse", "question_words", "topic", "heldout_rouge", "heldout_cosine", "rouge", "cosine")
+QUESTION_RULES = ("parse", "question_words", "keywords", "topic", "heldout_rouge", "heldout_cosine", "rouge", "cosine")
 ANSWER_RULES = ("no_answer", "truncated", "answer_words", "repetition", "echo", "copied", "confidence", "gain")
 FUNNEL = (*QUESTION_RULES, *ANSWER_RULES, "surplus")
 """Every reason for which a candidate is dropped, in the order in which it is looked at."""
@@ -155,6 +155,7 @@ def question_rules(settings: FilterSettings, known: Neighbours, heldout: Neighbo
     return {
         "parse": no_question,
         "question_words": word_count("question", settings.question_words_min, settings.question_words_max),
+        "keywords": without(settings.keywords),
         "topic": on_topic(settings.topic, known),
         "heldout_rouge": alike("heldout_rouge", settings.heldout_rouge, heldout, "a held-out question"),
         "heldout_cosine": alike("heldout_cosine", settings.heldout_cosine, heldout, "a held-out question"),
@@ -205,6 +206,18 @@ def word_count(part: str, least: int, most: int) -> Rule:
         if words > most:
             return Drop(name, f"the {part} has {words} words, more than {most}", words, most)
         return None
+
+    return rule
+
+
+def without(listed: str) -> Rule:
+    """Drop a question with one of the words (or phrases) listed, separated by commas."""
+    words = [" ".join(rouge.tokens(word)) for word in listed.split(",")]
+
+    def rule(candidate: Candidate) -> Drop | None:
+        text = f" {' '.join(rouge.tokens(candidate.question or ''))} "
+        found = next((word for word in words if word and f" {word} " in text), None)
+        return None if found is None else Drop("keywords", f"the question has {found!r}, one of filter.keywords")
 
     return rule
 

@@ -101,7 +101,7 @@ class Draft:
             )
         vectors = [candidate.vector for candidate in self.kept if candidate.vector is not None]
         return Drafted(
-            kept=[Sample(c.id, c.question or "", c.answer or "", self.number, c.parents) for c in self.kept],
+            kept=[as_sample(candidate) for candidate in self.kept],
             vectors=np.stack(vectors) if vectors else self.pool.vectors[:0],
             funnel=self.funnel,
             drafted=drafted,
@@ -139,10 +139,7 @@ class Draft:
         """Let the model write a question for each candidate."""
         stage = self.questions
         settings = self.settings.questions
-        shown = [
-            self.pool.for_question(offset + i, stage.shown, settings.neighbourhood, self.settings.seed, self.number)
-            for i in range(len(candidates))
-        ]
+        shown = [self.shown_for_question(offset + i) for i in range(len(candidates))]
         prompts = [for_question(few, stage.style, stage.separators) for few in shown]
         sampling = Sampling(settings.max_tokens, settings.temperature, settings.top_p, question_stops(stage.style))
         for candidate, few in zip(candidates, shown, strict=True):
@@ -152,11 +149,28 @@ class Draft:
             candidate.question = parse_question(completion.text)
         self.note(stage, len(candidates), sum(c.question is not None for c in candidates))
 
+    def shown_for_question(self, turn: int) -> list[Sample]:
+        """Return what the model sees before its new question: accepted samples where asked for, then an anchor's."""
+        settings, key = self.settings.questions, (self.settings.seed, self.number)
+        machine = min(settings.machine, len(self.kept), self.questions.shown - 1)
+        drawn = np.random.default_rng([*key, 2, turn]).choice(len(self.kept), size=machine, replace=False)
+        few = self.pool.for_question(turn, self.questions.shown - machine, settings.neighbourhood, *key)
+        return [*(as_sample(self.kept[int(i)]) for i in drawn), *few]
+
+    def shown_for_answer(self, candidate: Candidate) -> list[Sample]:
+        """Return what the model sees before its answer."""
+        if candidate.vector is None:
+            return []
+        if self.settings.answers.choice == "random":
+            turn = request_seed("demonstrations", candidate.id)
+            return self.pool.at_random(self.answers.shown, self.settings.seed, turn)
+        return self.pool.for_answer(candidate.vector, self.answers.shown)
+
     def answer(self, batch: int, candidates: list[Candidate]) -> None:
         """Let the model answer each candidate's question, and score how sure it was."""
         stage = self.answers
         settings = self.settings.answers
-        shown = [self.pool.for_answer(c.vector, stage.shown) if c.vector is not None else [] for c in candidates]
+        shown = [self.shown_for_answer(candidate) for candidate in candidates]
         prompts = [
             for_answer(c.question or "", few, stage.style, stage.separators)
             for c, few in zip(candidates, shown, strict=True)
@@ -307,6 +321,11 @@ class Draft:
         said = stage.observe(asked, parsed)
         if said:
             self.watch(Event("say", {"text": said, "level": "warning"}))
+
+
+def as_sample(candidate: Candidate) -> Sample:
+    """Return a candidate that was accepted as a sample."""
+    return Sample(candidate.id, candidate.question or "", candidate.answer or "", candidate.round, candidate.parents)
 
 
 def likelihood_of(record: dict[str, Any]) -> Likelihood | None:

@@ -61,8 +61,9 @@ def rounds(run: Run) -> None:
         train_arm(run, arm, [*accepted, *drafted.kept], targets, start=best_tuned(run, kept_arms))
         judge_arm(run, arm, finish=False)
         kept, why = gate(run, arm, before)
-        if kept:
-            pool = pool.grown(drafted.kept, drafted.vectors)
+        if kept or run.settings.gate.keep == "all":
+            if run.settings.gate.pool == "grown":
+                pool = pool.grown(drafted.kept, drafted.vectors)
             accepted += drafted.kept
             kept_arms.append(arm)
         failures = 0 if kept else failures + 1

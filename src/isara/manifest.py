@@ -26,6 +26,9 @@ _FIRST_STALE = {
     "gate.min_gain": "round-1",
     "gate.patience": "round-1",
     "gate.generator": "round-1",
+    "gate.keep": "round-1",
+    "gate.pool": "round-1",
+    "answers.choice": "round-1",
     "gate.confidence": None,
     "rounds": None,
     # Lowered when memory runs out, and then the run has to go on.

@@ -42,6 +42,11 @@ class Pool:
         """Return the samples nearest to a question, the most similar last, next to where the answer is written."""
         return [self.samples[i] for i in reversed(self.nearest(query, count))]
 
+    def at_random(self, count: int, *key: int) -> list[Sample]:
+        """Return samples drawn at random, each at most once; `key` are the numbers that the draw depends on."""
+        few = min(count, len(self))
+        return [self.samples[int(i)] for i in np.random.default_rng(key).choice(len(self), size=few, replace=False)]
+
     def for_question(self, turn: int, count: int, neighbourhood: int, *key: int) -> list[Sample]:
         """
         Return an anchor, last, after others drawn from its neighbourhood.

@@ -51,8 +51,11 @@ class QuestionSettings(Section):
     tends to write answers where a question is wanted."""
     demonstrations: int = Field(default=6, ge=1, le=64)
     """Pool samples shown before the new question: an anchor and its neighbours."""
+    machine: int = Field(default=0, ge=0, le=64)
+    """At most this many of them are samples that the round has accepted so far, drawn at random."""
     neighbourhood: int = Field(default=16, ge=1)
-    """The demonstrations are drawn from this many nearest neighbours of the anchor; larger is more varied."""
+    """The demonstrations are drawn from this many nearest neighbours of the anchor; larger is more varied, and more
+    than the pool has is at random."""
     temperature: float = Field(default=0.8, ge=0, le=5)
     """Sampling temperature; 0 always takes the most likely token, and then repeats itself."""
     top_p: float = Field(default=0.95, gt=0, le=1)
@@ -67,7 +70,9 @@ class AnswerSettings(Section):
     style: Literal["auto", "text", "chat"] = "auto"
     """Demonstrations as `chat` turns or plain `text`; `auto` is chat where the model has a chat template."""
     demonstrations: int = Field(default=5, ge=0, le=64)
-    """Nearest pool samples shown before the question, the most similar last."""
+    """Pool samples shown before the question."""
+    choice: Literal["nearest", "random"] = "nearest"
+    """Which ones: those whose questions are `nearest` to this one, the most similar last, or `random` ones."""
     temperature: float = Field(default=0.0, ge=0, le=5)
     """Sampling temperature; 0 always takes the most likely token."""
     top_p: float = Field(default=0.95, gt=0, le=1)
@@ -110,6 +115,8 @@ class FilterSettings(Section):
     """A question this close (ROUGE-L) to a seed, a pool sample or an accepted one is a near-duplicate."""
     cosine: float = Field(default=0.95, gt=0, le=1)
     """A question this close (cosine of embeddings) to one of those is a near-duplicate."""
+    keywords: str = ""
+    """Words, separated by commas; a question with one of them is dropped."""
     topic: float = Field(default=0.3, ge=-1, le=1)
     """A question less like every seed and pool sample than this (cosine of embeddings) is off topic."""
     heldout_rouge: float = Field(default=0.7, gt=0, le=1)
@@ -163,6 +170,11 @@ class GateSettings(Section):
 
     min_gain: float = Field(default=0.0, ge=0)
     """A round is kept when it lowers the mean held-out NLL per token by more than this (nats)."""
+    keep: Literal["better", "all"] = "better"
+    """Which rounds are gone on with: those that are `better`, or `all`, for a study. The result is the best arm in
+    either case."""
+    pool: Literal["grown", "seeds"] = "grown"
+    """What later rounds take demonstrations from: the pool `grown` by what kept rounds accepted, or the `seeds`."""
     patience: int = Field(default=1, ge=1)
     """Stop after this many rounds in a row that were not kept."""
     generator: Literal["best", "latest"] = "best"
@@ -175,8 +187,8 @@ class GateSettings(Section):
 class Settings(Section):
     """Everything that decides what a run does."""
 
-    rounds: int = Field(default=2, ge=1, le=100)
-    """Most rounds to run; it stops earlier when held-out quality stops rising."""
+    rounds: int = Field(default=2, ge=0, le=100)
+    """Most rounds to run; it stops earlier when held-out quality stops rising. 0 makes the baselines alone."""
     seed: int = Field(default=17, ge=0, le=2**31 - 1)
     """Random seed; the same seed on the same machine gives the same data."""
     model: ModelSettings = ModelSettings()

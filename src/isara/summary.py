@@ -108,6 +108,8 @@ def stopped(rounds: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], *,
     if failures >= settings["gate"]["patience"]:
         which = "it" if failures == 1 else f"the last {failures} rounds"
         return f"Stopped after round {len(rounds)}: {which} did not help."
+    if not rounds:
+        return "No round was asked for."
     return f"All {len(rounds)} rounds asked for were run." if len(rounds) > 1 else "The 1 round asked for was run."
 
 

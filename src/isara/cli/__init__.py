@@ -1,4 +1,4 @@
-"""The command line: `isara init · check · run · status · report · replay · lineage · chat · export`."""
+"""The command line: `isara init · check · run · status · report · compare · replay · lineage · chat · export`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from types import FrameType
 import typer
 
 # Each module adds its verbs to the application, in the order in which `isara --help` shows them.
-from isara.cli import prepare, work, inspect, export  # isort: skip
+from isara.cli import prepare, work, study, inspect, export  # isort: skip
 from isara.cli.app import app, show
 from isara.errors import IsaraError
 
-__all__ = ["app", "export", "inspect", "main", "prepare", "work"]
+__all__ = ["app", "export", "inspect", "main", "prepare", "study", "work"]
 
 
 class Stopped(BaseException):

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isara.errors import RunError
+from isara.report.comparison import comparison_at, comparison_html, comparison_markdown
 from isara.report.load import load_run
 from isara.report.markdown import markdown_page
 from isara.report.page import html_page
 
-__all__ = ["ReportPaths", "write_report"]
+__all__ = ["ReportPaths", "write_comparison", "write_report"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,15 @@ def write_report(run: Path) -> ReportPaths:
     paths = ReportPaths(html=run / "report.html", markdown=run / "report.md")
     _write(paths.html, html_page(loaded))
     _write(paths.markdown, markdown_page(loaded))
+    return paths
+
+
+def write_comparison(folder: Path) -> ReportPaths:
+    """Write comparison.html and comparison.md into the folder of a study, from its comparison.json alone."""
+    found = comparison_at(folder)
+    paths = ReportPaths(html=folder / "comparison.html", markdown=folder / "comparison.md")
+    _write(paths.html, comparison_html(found))
+    _write(paths.markdown, comparison_markdown(found))
     return paths
 
 

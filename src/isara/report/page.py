@@ -56,7 +56,7 @@ def html_page(run: Run) -> str:
     style, script = _asset("report.css"), _asset("report.js")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_policy(style, script)}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy(style, script)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n<meta name="referrer" content="no-referrer">\n'
         f'<link rel="icon" href="data:,">\n<title>{escape(run.name)} · isara report</title>\n<style>{style}</style>\n'
@@ -70,9 +70,11 @@ def _asset(name: str) -> str:
     return (files("isara.report") / "assets" / name).read_text(encoding="utf-8")
 
 
-def _policy(style: str, script: str) -> str:
+def policy(style: str, script: str = "") -> str:
+    """Return the content security policy of a page with this style and this script, or with no script at all."""
+    scripts = f"'{_hash(script)}'" if script else "'none'"
     return (
-        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; img-src data:; "
+        f"default-src 'none'; style-src '{_hash(style)}'; script-src {scripts}; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
 

@@ -26,6 +26,7 @@ RULE_WORDS = {
     "truncated": "comes to an end",
     "words": "of a sensible length",
     "question_words": "question of a sensible length",
+    "keywords": "question without the words ruled out",
     "answer_words": "answer of a sensible length",
     "repetition": "answer does not repeat itself",
     "echo": "answer is not its own question",

@@ -1,0 +1,39 @@
+"""`isara compare`: arms with equal budgets, over several random seeds, in one table."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from isara.cli.app import Sets, app, show
+
+
+@app.command()
+def compare(
+    config: Annotated[Path, typer.Argument(help="A TOML file that names the samples and the arms.")],
+    out: Annotated[Path, typer.Option("--out", help="The study's folder; one that is there is gone on with.")] = Path(
+        "runs/compare"
+    ),
+    sets: Sets = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Compare arms with equal budgets over several random seeds; what they share is made once."""
+    from isara.cli.work import watching
+    from isara.compare import compare as run_study
+    from isara.study import load_study
+
+    study = load_study(config, list(sets or []))
+    with watching(quiet=quiet) as watch:
+        found = run_study(study, out, watch=watch)
+    if not quiet:
+        from rich.console import Console
+
+        from isara.console import comparison_table
+
+        Console(width=None if sys.stdout.isatty() else 140).print(comparison_table(found))
+        for line in found["unequal"]:
+            show(f"unequal: {line}")
+        show(f"The page: {out / 'comparison.html'}")

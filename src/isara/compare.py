@@ -1,0 +1,153 @@
+"""`isara compare`: every arm of a study with every random seed, each an ordinary run, what they share made once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isara.api import Backend, align, read_inputs
+from isara.errors import InputError
+from isara.events import Event, Watch, quiet
+from isara.report import write_comparison
+from isara.rundir import fingerprint, locked, read_json, write_json, write_jsonl
+from isara.samples import Sample
+from isara.settings import Settings
+from isara.sharing import same_baselines, share
+from isara.study import LAST_ROUND, Arm, Study, load_study
+from isara.tally import Place, tally
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A run that has to be made."""
+
+    name: str
+    settings: Settings
+
+
+def compare(
+    study: Study | Path,
+    out: Path,
+    *,
+    backend: Callable[[Settings], Backend] | None = None,
+    watch: Watch = quiet,
+) -> dict[str, Any]:
+    """
+    Make what is not made yet of a study, and return what it shows; the same is in `comparison.json`.
+
+    Called again it goes on where it stopped, and does nothing twice. Raises SettingsError for a study that makes no
+    sense, and whatever `align` raises.
+    """
+    study = load_study(study) if isinstance(study, Path) else study
+    with locked(out):
+        data = samples_of(study, out / "data")
+        jobs, places = plan(study, fingerprint([read_json(out / "data" / "hash.json")]))
+        for number, job in enumerate(jobs, start=1):
+            folder = out / job.name
+            if is_complete(folder):
+                continue
+            donor = share(folder, job.settings, [out / other.name for other in jobs[: number - 1]])
+            begun = f", beginning with what {donor} has in common" if donor else ""
+            watch(Event("say", {"text": f"Run {number} of {len(jobs)}, {job.name}{begun}.", "level": "info"}))
+            told = named(watch, job.name)
+            align(str(data["seeds"]), out=folder, settings=job.settings, backend=backend, watch=told, **judges(data))
+        found = tally(study, out, places)
+        write_json(out / "comparison.json", found)
+        write_comparison(out)
+    return found
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a run has ended; its folder's name says that it is the one that is wanted."""
+    path = folder / "summary.json"
+    return path.exists() and read_json(path)["status"] == "complete"
+
+
+def named(watch: Watch, run: str) -> Watch:
+    """Return a watcher that is told of which run a stage is, as all runs have stages of the same names."""
+
+    def of_run(data: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(data) | {key: f"{run}: {data[key]}" for key in ("name", "label") if key in data}
+
+    def told(event: Event) -> None:
+        data = of_run(event.data)
+        stages = data.get("stages")
+        if isinstance(stages, list):
+            data["stages"] = [of_run(stage) for stage in stages]
+        watch(Event(event.kind, data))
+
+    return told
+
+
+def judges(data: dict[str, Path]) -> dict[str, Any]:
+    """Return the files of samples that judge."""
+    return {part: str(data[part]) for part in ("heldout", "test") if part in data}
+
+
+def samples_of(study: Study, folder: Path) -> dict[str, Path]:
+    """Write the samples of each part into a folder of their own, the same for all runs, and return their files."""
+    chosen = study.chosen
+    named = {"seeds": chosen.seeds, "heldout": chosen.heldout, "test": chosen.test}
+    sources = {part: study.source(name) for part, name in named.items() if name}
+    fields = {"question_field": chosen.question_field, "answer_field": chosen.answer_field}
+    samples, _ = read_inputs(sources, fields)
+    if chosen.take is not None:
+        samples = dict(taken(samples["seeds"], chosen.take.model_dump(), sources["seeds"]))
+    files = {}
+    for part, some in samples.items():
+        if some:
+            files[part] = folder / f"{part}.jsonl"
+            write_jsonl(files[part], [{"question": s.question, "answer": s.answer} for s in some])
+    write_json(
+        folder / "hash.json", {p: fingerprint([[s.question, s.answer] for s in some]) for p, some in samples.items()}
+    )
+    return files
+
+
+def taken(samples: Sequence[Sample], counts: dict[str, int], source: str) -> Iterator[tuple[str, list[Sample]]]:
+    """Yield each part with its rows, drawn once from one file: those that judge first, so that more seeds add to it."""
+    if sum(counts.values()) > len(samples):
+        raise InputError(f"{source}: {len(samples)} samples, and take asks for {sum(counts.values())}. Ask for fewer.")
+    order = np.random.default_rng([0, 11]).permutation(len(samples)).tolist()
+    start = 0
+    for part in ("test", "heldout", "seeds"):
+        yield part, [samples[i] for i in order[start : start + counts[part]]]
+        start += counts[part]
+
+
+def plan(study: Study, data: str) -> tuple[list[Job], list[Place]]:
+    """Return the runs to make, in order, and in which of them each arm is for each random seed."""
+    jobs: dict[str, Job] = {}
+    places = []
+    # Arms that generate first, as their runs have the baselines that others are.
+    ordered = sorted(study.arms, key=lambda arm: not arm.generating)
+    for seed in study.chosen.random_seeds:
+        hosts: list[Job] = []
+        for arm in ordered:
+            settings = arm.settings.model_copy(update={"seed": seed})
+            job = host_of(arm, settings, hosts) or Job(f"seed-{seed}/{folder_name(arm, settings, data)}", settings)
+            jobs.setdefault(job.name, job)
+            hosts += [job] if job not in hosts else []
+            places.append(Place(arm.name, seed, job.name, result_of(arm, job.settings)))
+    return list(jobs.values()), places
+
+
+def host_of(arm: Arm, settings: Settings, hosts: Sequence[Job]) -> Job | None:
+    """Return the run that an arm is part of, where there is one."""
+    if arm.generating:
+        return next((job for job in hosts if job.settings == settings), None)
+    return next((job for job in hosts if same_baselines(job.settings, settings)), None)
+
+
+def folder_name(arm: Arm, settings: Settings, data: str) -> str:
+    """Return where a run is: named for its first arm, and for its content, so that other settings go elsewhere."""
+    return f"{arm.name}-{fingerprint([settings.model_dump(mode='json'), data])[:8]}"
+
+
+def result_of(arm: Arm, settings: Settings) -> str:
+    """Return the arm of its run that an arm is, where that is known beforehand."""
+    return f"round-{settings.rounds}" if arm.result == LAST_ROUND else arm.result

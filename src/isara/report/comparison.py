@@ -1,0 +1,173 @@
+"""A study as one table in Markdown and one self-contained page, from its `comparison.json` alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from isara.errors import RunError
+from isara.report.charts import Scale, axis, interval, scale_of, svg
+from isara.report.markdown import plain
+from isara.report.page import policy
+from isara.report.text import count, duration, escape, number, short, signed
+
+HEADS = ("Arm", "NLL", "Gain on {}", "Interval", "", "By random seed", "Accepted", "Steps", "Tokens written", "Time")
+TONES = {"better": "better", "worse": "worse"}
+
+
+def comparison_at(folder: Path) -> dict[str, Any]:
+    """Return what a study showed; raises RunError where the folder holds none."""
+    path = folder / "comparison.json"
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: no comparison to read ({error}). Run `isara compare` with --out {folder}.") from error
+    return found
+
+
+def cells(arm: Mapping[str, Any], against: str) -> list[str]:
+    """Return an arm as the cells of a table."""
+    difference, runs = arm["difference"], arm["runs"]
+    own = arm["arm"] == against
+    gain = "" if own else signed(difference["mean"])
+    ends = "" if own or difference["low"] is None else f"{signed(difference['low'])} to {signed(difference['high'])}"
+    steps = {f"{run['steps']}, best {run['best_step']}" if run["steps"] else "" for run in runs}
+    return [
+        arm["label"],
+        number(arm["mean"]),
+        gain,
+        ends,
+        "" if own else arm["words"],
+        ", ".join(number(run["mean"]) for run in runs),
+        spread([run["accepted"] for run in runs]),
+        " / ".join(sorted(steps)),
+        spread([run["tokens"] for run in runs]),
+        duration(sum(run["seconds"] for run in runs) / len(runs)),
+    ]
+
+
+def spread(values: Sequence[int]) -> str:
+    """Return the least and the most of some counts; nothing where all are zero."""
+    low, high = min(values), max(values)
+    return "" if not high else f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def facts(found: Mapping[str, Any]) -> str:
+    """Return what the numbers are made of, in a sentence or two."""
+    judged = "test samples, by which nothing was chosen" if found["judged_by"] == "test" else "held-out samples"
+    seeds = count(len(found["random_seeds"]), "random seed")
+    return (
+        f"Negative log-likelihood per token of the reference answers, in nats; lower is better. {found['items']} "
+        f"{judged}; {seeds} ({', '.join(map(str, found['random_seeds']))}); model {found['model']}. A gain above zero "
+        f"is better than {label_of(found, found['against'])}; its {100 * found['confidence']:g} % interval draws items "
+        "and random seeds again and again. Time is that of drafting and tuning, the mean over the random seeds."
+    )
+
+
+def label_of(found: Mapping[str, Any], name: str) -> str:
+    """Return what a person calls an arm."""
+    return str(next((arm["label"] for arm in found["arms"] if arm["arm"] == name), name))
+
+
+def comparison_markdown(found: Mapping[str, Any]) -> str:
+    """Return a study as one table, with what it is made of above it and what was unequal below."""
+    heads = [head.format(label_of(found, found["against"])) for head in HEADS]
+    rows = [heads, ["---"] * len(heads), *(cells(arm, found["against"]) for arm in found["arms"])]
+    table = "\n".join("| " + " | ".join(plain(cell) for cell in row) + " |" for row in rows)
+    unequal = found["unequal"] or ["Budgets are equal: accepted samples, and optimiser steps of what is compared."]
+    return "\n\n".join([plain(facts(found)), table, "\n".join(f"- {plain(line)}" for line in unequal)]) + "\n"
+
+
+def comparison_html(found: Mapping[str, Any]) -> str:
+    """Return a study as one HTML document that asks the network for nothing and runs no script."""
+    style = (files("isara.report") / "assets" / "report.css").read_text(encoding="utf-8")
+    unequal = "".join(f"<li>{escape(line)}</li>" for line in found["unequal"])
+    said = f"<ul>{unequal}</ul>" if unequal else "<p>Accepted samples and optimiser steps are equal in all arms.</p>"
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy(style)}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n<meta name="referrer" content="no-referrer">\n'
+        f'<link rel="icon" href="data:,">\n<title>{escape(found["study"])} · isara compare</title>\n'
+        f"<style>{style}</style>\n</head>\n<body>\n<main>\n<section><h2>{escape(found['study'])}</h2>"
+        f"<p>{escape(facts(found))}</p>{gains(found)}</section>\n"
+        f"<section><h2>All numbers</h2>{everything(found)}</section>\n"
+        f"<section><h2>Budgets</h2>{said}</section>\n{ratios(found)}</main>\n"
+        "<footer>Made by isara from comparison.json alone. This file needs no network.</footer>\n</body>\n</html>\n"
+    )
+
+
+def gains(found: Mapping[str, Any]) -> str:
+    """Return every arm's difference about zero, drawn and in numbers."""
+    others = [arm for arm in found["arms"] if arm["arm"] != found["against"]]
+    drawn = [arm["difference"] for arm in others]
+    scale = scale_of([0.0, *(end for d in drawn for end in (d["mean"], d["low"], d["high"]) if end is not None)])
+    rows = []
+    for arm in others:
+        d, tone = arm["difference"], TONES.get(arm["words"], "unclear")
+        ends = "–" if d["low"] is None else f"{signed(d['low'])} to {signed(d['high'])}"
+        rows.append(
+            f'<tr class="is-{tone}"><th scope="row">{escape(arm["label"])}</th>'
+            f'<td class="viz">{interval(scale, d["mean"], d["low"], d["high"], tone, 0.0)}</td>'
+            f'<td class="num strong">{signed(d["mean"])}</td><td class="num soft">{ends}</td></tr>'
+        )
+    against = escape(label_of(found, found["against"]))
+    return (
+        '<table class="plot differences"><thead><tr><th scope="col">Arm</th>'
+        f'<th scope="col">NLL saved per token against {against} <span class="soft">(better →)</span></th>'
+        '<th scope="col" class="num">Mean</th><th scope="col" class="num">Interval</th></tr></thead>'
+        f'<tbody>{"".join(rows)}<tr class="axisrow" aria-hidden="true"><td></td>'
+        f'<td class="viz">{axis(scale, sign=True)}</td><td colspan="2"></td></tr></tbody></table>'
+    )
+
+
+def everything(found: Mapping[str, Any]) -> str:
+    """Return the table of all numbers."""
+    heads = "".join(f'<th scope="col">{escape(h.format(label_of(found, found["against"])))}</th>' for h in HEADS)
+    rows = []
+    for arm in found["arms"]:
+        first, *others = cells(arm, found["against"])
+        row = "".join(f"<td>{escape(cell)}</td>" for cell in others)
+        rows.append(f'<tr><th scope="row">{escape(first)}</th>{row}</tr>')
+    table = f'<table class="grid"><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    return f'<div class="wide">{table}</div>'
+
+
+def ratios(found: Mapping[str, Any]) -> str:
+    """Return the scores against the scaling ratio, a line for each arm and random seed that made samples."""
+    if not found["curve"]:
+        return ""
+    across = scale_of([0.0, *(point["ratio"] for point in found["curve"])])
+    up = scale_of((point["mean"] for point in found["curve"]), ticks=4)
+    parts = [
+        f'<line class="grid" x1="0" x2="100%" y1="{up.up(tick)}" y2="{up.up(tick)}"/>'
+        f'<text class="tick" x="0" y="{up.up(tick)}" dy="-3">{number(tick)}</text>'
+        for tick in up.ticks
+    ]
+    for arm in found["arms"]:
+        for run in arm["runs"]:
+            points = [p for p in found["curve"] if (p["arm"], p["seed"]) == (arm["arm"], run["seed"])]
+            parts.append(path_of(arm["label"], points, across, up))
+    title = "NLL of each arm against the generated samples for each seed."
+    return (
+        "<section><h2>Scaling ratio</h2><p>Generated samples for each seed, and the NLL after them; a line joins the "
+        f"rounds of one arm and random seed.</p><div class='curve-place'>"
+        f"{svg(''.join(parts), height=260, title=title, kind='curve')}{axis(across)}</div></section>\n"
+    )
+
+
+def path_of(label: str, points: Sequence[Mapping[str, Any]], across: Scale, up: Scale) -> str:
+    """Return the rounds of one arm and random seed, joined by a line."""
+    marks = []
+    for before, after in pairwise(points):
+        ends = f'x1="{across.at(before["ratio"])}" y1="{up.up(before["mean"])}"'
+        marks.append(f'<line class="path" {ends} x2="{across.at(after["ratio"])}" y2="{up.up(after["mean"])}"/>')
+    for point in points:
+        tip = f"{label}, random seed {point['seed']}, round {point['round']}: ratio {short(point['ratio'])}"
+        place = f'cx="{across.at(point["ratio"])}" cy="{up.up(point["mean"])}"'
+        marks.append(f'<circle class="heldout" {place} r="4"><title>{escape(tip)}</title></circle>')
+    return f"<g>{''.join(marks)}</g>"

@@ -1,0 +1,106 @@
+"""What runs of a study have in common: baselines, drafts and trainings are made once and copied, not made again."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from isara.config import changes
+from isara.manifest import ARMS, stale
+from isara.rundir import Events, read_json, write_json
+from isara.settings import Settings
+
+_ORDER = (*ARMS, "round-1")
+_AFTER_DRAFTING = frozenset({"train.targets", "train.top_tokens", "train.seed_share", "train.start"})
+"""Settings that have no part in what the first round drafts, nor in the baselines."""
+_AFTER_TRAINING = frozenset(
+    {"rounds", "gate.min_gain", "gate.patience", "gate.generator", "gate.keep", "gate.pool", "gate.confidence"}
+)
+"""Settings that have no part in the first round's training either."""
+_TRAINED = ("adapter", "train.jsonl", "training.json", "heldout.jsonl", "test.jsonl", "answers.jsonl")
+_CONCLUDED = ("round.json", "done.json")
+
+
+def same_baselines(one: Settings, other: Settings) -> bool:
+    """Whether two settings give the same baselines."""
+    return first_other(bare(one), bare(other)) in (None, "round-1")
+
+
+def bare(settings: Settings) -> dict[str, Any]:
+    """Return settings as a manifest that says nothing else."""
+    return {"model": {}, "embedder": {}, "inputs": {}, "settings": settings.model_dump(mode="json")}
+
+
+def first_other(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
+    """Return the first arm that a run would have to make anew to become another; None where it is that run already."""
+    # The untouched model is scored in the same way whatever the random seed.
+    seed = {"seed": old["settings"]["seed"]}
+    _, first = stale(old, {**new, "settings": {**new["settings"], **seed}})
+    if old["settings"]["seed"] == new["settings"]["seed"] or first in ("base", "retrieved"):
+        return first
+    return "seeds-only"
+
+
+def share(folder: Path, settings: Settings, donors: Sequence[Path]) -> str | None:
+    """
+    Begin a run with what a complete one beside it has in common; returns that one's name, None where nothing is.
+
+    All donors are runs of the same study, so that samples, model and embedder are the same; when the run is started
+    its manifest is compared in full all the same.
+    """
+    if folder.exists():
+        return None
+    wanted = {"settings": settings.model_dump(mode="json")}
+    found = [(common(read_json(donor / "manifest.json"), wanted), donor) for donor in donors]
+    arms, donor = max(found, key=lambda pair: len(pair[0]), default=((), folder))
+    if not arms:
+        return None
+    scratch = folder.with_name(f".{folder.name}.sharing")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    left_out = _CONCLUDED if same_targets(read_json(donor / "manifest.json"), wanted) else (*_CONCLUDED, "targets")
+    stages = [stage for arm in arms for stage in copy_arm(donor, scratch, arm, left_out)]
+    events = Events(scratch / "events.jsonl")
+    for event in Events(donor / "events.jsonl").read():
+        if event.get("kind") == "stage" and event.get("name") in stages:
+            events.add("stage", name=event["name"], seconds=event["seconds"])
+    write_json(scratch / "manifest.json", read_json(donor / "manifest.json") | {"name": folder.name} | wanted)
+    scratch.replace(folder)
+    return donor.name
+
+
+def common(old: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what a run can take over: whole baselines, and `drafted` or `trained` for that much of its first round."""
+    first = first_other(old, {**old, **wanted})
+    whole = _ORDER[: _ORDER.index(first)] if first else ARMS
+    if len(whole) < len(ARMS) or not old["settings"]["rounds"]:
+        return whole
+    names = {change.name for change in changes(old["settings"], wanted["settings"])}
+    if names <= _AFTER_TRAINING:
+        return (*whole, "drafted", "trained")
+    return (*whole, "drafted") if names <= _AFTER_TRAINING | _AFTER_DRAFTING else whole
+
+
+def same_targets(*manifests: Mapping[str, Any]) -> bool:
+    """Whether runs record the same probabilities: those of other tokens would be taken for the ones wanted."""
+    settings = [manifest["settings"]["train"] for manifest in manifests]
+    return len({(train["targets"], train["top_tokens"]) for train in settings}) == 1
+
+
+def copy_arm(donor: Path, to: Path, arm: str, left_out: Sequence[str]) -> list[str]:
+    """Copy an arm, or a part of the first round; returns the stages that made it."""
+    if arm in ARMS:
+        shutil.copytree(donor / arm, to / arm)
+        return [f"train-{arm}", f"score-{arm}"]
+    trained = arm == "trained"
+    for entry in (donor / "round-1").iterdir():
+        if entry.name in left_out or (entry.name in _TRAINED) != trained:
+            continue
+        if entry.is_dir():
+            shutil.copytree(entry, to / "round-1" / entry.name)
+        else:
+            (to / "round-1").mkdir(exist_ok=True)
+            shutil.copy2(entry, to / "round-1" / entry.name)
+    return ["train-round-1", "score-round-1"] if trained else ["draft-1"]

@@ -1,0 +1,293 @@
+"""`isara compare`: equal budgets, nothing judged by what was seen, and sharing that changes no result."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from isara import align
+from isara.api import Backend
+from isara.compare import compare, plan
+from isara.errors import InputError, SettingsError
+from isara.report import write_comparison
+from isara.rundir import records_in
+from isara.study import OVERRIDES, load_study
+from isara.testing import HashEmbedder, ScriptedModel, ScriptedTrainer
+
+pytestmark = pytest.mark.usefixtures("unsynced")
+
+STUDY = """
+seeds = "misconceptions"
+random_seeds = [1, 2]
+accepted = 12
+
+[take]
+seeds = 30
+heldout = 8
+test = 14
+
+[settings]
+rounds = 2
+model = {name = "scripted"}
+target = {batch = 8}
+train = {epochs = 2.0, checks = 2}
+
+[arms]
+untouched = {kind = "base", label = "<b>untouched</b> | model"}
+retrieved = {kind = "retrieved"}
+seeds = {kind = "seeds"}
+seeds-last = {kind = "seeds-last"}
+loop = {}
+soft = {set = ["train.targets='soft'"]}
+one-shot = {kind = "one-shot"}
+kept = {kind = "kept"}
+self-instruct = {kind = "self-instruct"}
+"""
+
+
+def study_in(folder, text=STUDY):
+    path = folder / "study.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The study, complete. Look, and do not touch."""
+    folder = tmp_path_factory.mktemp("study")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda handle: None)
+        found = compare(study_in(folder), folder / "out")
+    return folder / "out", found
+
+
+def runs_of(found, *, generating):
+    kinds = {"loop", "one-shot", "self-instruct"} if generating else {"seeds", "seeds-last"}
+    return [run for arm in found["arms"] if arm["kind"] in kinds for run in arm["runs"]]
+
+
+def test_budgets_are_equal_by_the_files_of_the_runs(made):
+    """Counted from what was trained on and not from what the tally says."""
+    out, found = made
+    assert found["unequal"] == []
+    steps = set()
+    for run in runs_of(found, generating=True):
+        folder = out / run["run"] / run["result"]
+        trained = [record["id"] for record in records_in(folder / "train.jsonl")]
+        assert sum(name.startswith("r") for name in trained) == 12 == run["accepted"]
+        assert run["ratio"] == round(12 / 30, 3)
+        steps.add(json.loads((folder / "training.json").read_text())["steps"])
+        rounds = sorted(out.joinpath(run["run"]).glob("round-*"))
+        written = [r["tokens"] for one in rounds for r in records_in(one / "completions.jsonl")]
+        assert run["tokens"] == sum(written)
+    for run in runs_of(found, generating=False):
+        steps.add(json.loads((out / run["run"] / "seeds-only" / "training.json").read_text())["steps"])
+    assert len(steps) == 1
+
+
+def test_each_arm_is_made_once_with_each_random_seed(made):
+    _, found = made
+    assert [arm["arm"] for arm in found["arms"]] == list(load_study(made[0].parent / "study.toml").chosen.arms)
+    for arm in found["arms"]:
+        assert [run["seed"] for run in arm["runs"]] == [1, 2]
+        assert all(run["run"].startswith(f"seed-{run['seed']}/") for run in arm["runs"])
+    results = {arm["arm"]: {run["result"] for run in arm["runs"]} for arm in found["arms"]}
+    assert results["loop"] == {"round-2"}
+    assert results["one-shot"] == results["self-instruct"] == {"round-1"}
+
+
+def test_no_sample_that_judges_is_ever_shown_or_trained_on(made):
+    out, _ = made
+    judges = {r["question"] for part in ("heldout", "test") for r in records_in(out / "data" / f"{part}.jsonl")}
+    judges |= {r["answer"] for part in ("heldout", "test") for r in records_in(out / "data" / f"{part}.jsonl")}
+    assert len(judges) == 2 * (8 + 14)
+    seen = 0
+    for path in [*out.rglob("prompts.jsonl"), *out.rglob("train.jsonl")]:
+        for record in records_in(path):
+            texts = json.dumps(record, ensure_ascii=False)
+            assert not [text for text in judges if json.dumps(text, ensure_ascii=False)[1:-1] in texts], path
+            seen += 1
+    assert seen > 1000
+
+
+def test_scores_are_those_of_the_test_samples(made):
+    out, found = made
+    loop = next(arm for arm in found["arms"] if arm["arm"] == "loop")
+    assert (found["items"], found["judged_by"]) == (14, "test")
+    for run in loop["runs"]:
+        values = [record["nll"] for record in records_in(out / run["run"] / "round-2" / "test.jsonl")]
+        assert run["mean"] == pytest.approx(sum(values) / 14, abs=1e-6)
+    seeds = next(arm for arm in found["arms"] if arm["arm"] == "seeds")
+    assert loop["difference"]["mean"] == pytest.approx(seeds["mean"] - loop["mean"], abs=1e-5)
+    assert seeds["difference"]["mean"] == 0
+
+
+def test_what_is_shared_is_what_a_run_of_its_own_would_have_made(made, tmp_path):
+    out, found = made
+    study = load_study(out.parent / "study.toml")
+    for name in ("soft", "kept", "self-instruct"):
+        arm = next(arm for arm in study.arms if arm.name == name)
+        run = next(arm for arm in found["arms"] if arm["arm"] == name)["runs"][1]
+        settings = arm.settings.model_copy(update={"seed": 2})
+        data = {part: str(out / "data" / f"{part}.jsonl") for part in ("heldout", "test")}
+        align(str(out / "data" / "seeds.jsonl"), out=tmp_path / name, settings=settings, **data)
+        assert contents(tmp_path / name) == contents(out / run["run"]), name
+
+
+def contents(folder: Path):
+    """Everything but the clock and the folder's name."""
+    timed = {"events.jsonl", "manifest.json", "summary.json", "report.html", "report.md", ".lock"}
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name not in timed
+    }
+
+
+class Counting(ScriptedModel):
+    """Counts the prompts that it completes, and fails at one of them."""
+
+    completed = 0
+    fail_at = -1
+
+    def complete(self, prompts, sampling, *, seeds):
+        Counting.completed += len(prompts)
+        if 0 <= Counting.fail_at <= Counting.completed:
+            raise InterruptedError
+        return super().complete(prompts, sampling, seeds=seeds)
+
+    def tuned(self, strength):
+        model = Counting()
+        model.strength = strength
+        return model
+
+
+def counting(settings):
+    return Backend(Counting(), HashEmbedder(), ScriptedTrainer(), {"name": "scripted"}, {"name": "hash"})
+
+
+def without_clock(found):
+    text = json.dumps(found)
+    plain = json.loads(text)
+    for arm in plain["arms"]:
+        for run in arm["runs"]:
+            del run["seconds"]
+    return plain
+
+
+def test_a_study_goes_on_where_it_stopped_and_does_nothing_twice(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(Counting, "completed", 0)
+    monkeypatch.setattr(Counting, "fail_at", 400)
+    path = study_in(tmp_path)
+    with pytest.raises(InterruptedError):
+        compare(path, tmp_path / "out", backend=counting)
+    monkeypatch.setattr(Counting, "fail_at", -1)
+    found = compare(path, tmp_path / "out", backend=counting)
+    assert without_clock(found) == without_clock(made[1])
+    before = Counting.completed
+    assert compare(path, tmp_path / "out", backend=counting) == found
+    assert Counting.completed == before
+
+
+def test_arms_with_the_same_settings_are_one_run_and_baselines_have_none_of_their_own(tmp_path):
+    text = STUDY.replace("loop = {}", "loop = {}\nagain = {set = ['rounds=2']}")
+    jobs, places = plan(load_study(study_in(tmp_path, text)), "data")
+    runs = {(place.arm, place.seed): place.run for place in places}
+    assert runs["loop", 1] == runs["again", 1] == runs["untouched", 1] == runs["seeds", 1] != runs["seeds-last", 1]
+    assert len(jobs) == 2 * 6
+
+
+def test_other_settings_are_other_folders(tmp_path):
+    path = study_in(tmp_path)
+    one, _ = plan(load_study(path), "data")
+    other, _ = plan(load_study(path, ["train.rank=4"]), "data")
+    third, _ = plan(load_study(path), "other data")
+    names = [job.name for jobs in (one, other, third) for job in jobs]
+    assert len(set(names)) == len(names)
+
+
+def test_a_budget_that_ended_early_is_said_to_be_unequal(tmp_path):
+    text = STUDY.replace("random_seeds = [1, 2]", "random_seeds = [1]")
+    text = text[: text.index("[arms]")] + (
+        "[arms]\nseeds = {kind = 'seeds'}\n"
+        "starved = {kind = 'one-shot', set = ['target.budget=1']}\n"
+        "longer = {kind = 'one-shot', set = ['train.epochs=3']}\n"
+    )
+    found = compare(study_in(tmp_path, text), tmp_path / "out")
+    short, steps = found["unequal"]
+    assert short.startswith("starved, random seed 1: ")
+    assert "the budget of 12 candidates had ended." in short
+    assert steps == "The trainings differ in their optimiser steps: seeds 8; starved 8; longer 12."
+
+
+def test_the_self_instruct_arm_shows_what_it_says(made):
+    """Six seeds and two samples of its own at random, once there are any; and no other demonstrations."""
+    out, found = made
+    run = next(arm for arm in found["arms"] if arm["arm"] == "self-instruct")["runs"][0]
+    asked = records_in(out / run["run"] / "round-1" / "prompts.jsonl")
+    first = [r["demonstrations"] for r in asked if r["stage"] == "question" and r["batch"] == 0]
+    later = [r["demonstrations"] for r in asked if r["stage"] == "question" and r["batch"] > 0]
+    assert {len(shown) for shown in first} == {8}
+    assert all(name.startswith("seed") for shown in first for name in shown)
+    assert {sum(name.startswith("r1-") for name in shown) for shown in later} == {2}
+    assert len({tuple(shown) for shown in later}) == len(later)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("accepted = 12", "accepted = 13"), "arms.loop: rounds: 13 accepted samples do not fall into 2 equal rounds"),
+        (("accepted = 12", 'against = "x"'), "against: no arm is called 'x' (found: untouched, "),
+        (("accepted = 12", "acepted = 12"), "acepted: Extra inputs are not permitted."),
+        (("loop = {}", 'loop = {set = ["train.rnk=4"]}'), "arms.loop: "),
+        (("rounds = 2", "rounds = 'two'"), "study.toml: arms.untouched: rounds: expected a whole number"),
+        (('kind = "base"', 'kind = "bass"'), "arms.untouched.kind: Input should be 'base', "),
+        (("accepted = 12", 'test = "x.jsonl"'), "take: rows of the seed file and files of their own"),
+        (("[take]", "[taken]"), "taken: Extra inputs"),
+        (("[arms]", "arms"), "not valid TOML"),
+    ],
+)
+def test_a_mistake_in_a_study_is_explained(change, said, tmp_path):
+    with pytest.raises(SettingsError) as caught:
+        load_study(study_in(tmp_path, STUDY.replace(*change)))
+    assert said in str(caught.value)
+    assert "study.toml" in str(caught.value)
+
+
+def test_more_rows_than_there_are_cannot_be_taken(tmp_path):
+    with pytest.raises(InputError, match="misconceptions: 80 samples, and take asks for 122"):
+        compare(study_in(tmp_path, STUDY.replace("seeds = 30", "seeds = 100")), tmp_path / "out")
+
+
+def test_every_kind_has_settings_that_are_accepted(tmp_path):
+    for kind in OVERRIDES:
+        text = STUDY.replace("loop = {}", f"loop = {{kind = '{kind}'}}")
+        assert load_study(study_in(tmp_path, text)).arms[4].kind == kind
+
+
+def test_the_page_and_the_table_hold_every_arm_and_no_markup_of_a_label(made):
+    out, found = made
+    page, table = ((out / f"comparison.{kind}").read_text(encoding="utf-8") for kind in ("html", "md"))
+    assert "<script" not in page
+    assert "script-src 'none'" in page
+    assert "<b>untouched" not in page + table
+    assert r"&lt;b>untouched&lt;/b> \| model" in table
+    rows = [line for line in table.splitlines() if line.startswith("| ")]
+    assert len(rows) == 2 + len(found["arms"])
+    assert "Budgets are equal" in table
+    for arm in found["arms"][1:]:
+        assert f'<th scope="row">{arm["label"]}</th>' in page
+        assert f"| {arm['label']} | {arm['mean']:.3f} |" in table
+    before = page
+    assert write_comparison(out).html.read_text(encoding="utf-8") == before
+
+
+def test_the_command_prints_the_table_and_where_the_page_is(isara, tmp_path):
+    text = STUDY[: STUDY.index("[arms]")] + "[arms]\nseeds = {kind = 'seeds'}\nbase = {kind = 'base'}\n"
+    done = isara("compare", study_in(tmp_path, text), "--out", tmp_path / "out")
+    assert done.code == 0
+    assert "14 test samples, random seeds 1, 2" in done.out
+    assert "comparison.html" in done.out
+    again = isara("compare", study_in(tmp_path, text), "--out", tmp_path / "out", "--quiet")
+    assert (again.code, again.out) == (0, "")
+    assert isara("compare", tmp_path / "none.toml").code == 2

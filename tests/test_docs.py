@@ -22,6 +22,7 @@ from isara.config import load, reference
 from isara.filter import FUNNEL
 from isara.readers import SHIPPED, read_seeds
 from isara.settings import Settings, SplitSettings
+from isara.study import OVERRIDES, load_study
 
 pytestmark = pytest.mark.usefixtures("unsynced")
 
@@ -119,7 +120,8 @@ def test_every_settings_file_shown_is_accepted(page, tmp_path):
     for _, language, block in blocks(text_of(page)):
         if language == "toml":
             (tmp_path / "isara.toml").write_text(block, encoding="utf-8")
-            load(tmp_path / "isara.toml")
+            reads = load_study if "[arms]" in block else load
+            reads(tmp_path / "isara.toml")
 
 
 @each_page
@@ -223,6 +225,26 @@ def test_what_a_changed_setting_makes_stale_is_as_the_table_says():
         changed = settings | ({section: settings[section] | {key: "other"}} if section else {key: "other"})
         _, first = manifest.stale(same | {"settings": settings}, same | {"settings": changed})
         assert first == said.get(name, said.get(section, "base")), name
+
+
+def test_the_kinds_of_arms_are_those_of_a_study():
+    assert [row[0].strip("`") for row in table(GUIDE, "kind | what")] == list(OVERRIDES)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.toml")), ids=lambda path: path.stem)
+def test_every_file_of_settings_that_ships_is_accepted(path):
+    if path.stem == "demo":
+        load(path)
+    else:
+        study = load_study(path)
+        assert study.chosen.against in study.chosen.arms
+
+
+def test_the_page_of_evidence_is_what_its_numbers_make(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    from evidence import page
+
+    assert (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8") == page(ROOT / "docs" / "evidence")
 
 
 def test_the_rules_are_those_of_the_filter():

@@ -88,6 +88,8 @@ class ArmSettings(Section):
 class StudySettings(Section):
     """Everything that decides what a comparison does."""
 
+    about: str = ""
+    """A sentence or two for the reader of the table."""
     seeds: str
     """Samples to learn from, as for `isara run`; a path is looked for beside the study's file first."""
     heldout: str | None = None
@@ -144,11 +146,15 @@ class Study:
         return str(beside) if beside.exists() else name
 
 
-def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
-    """Return the study in a TOML file; `overrides` change the settings that all arms share. SettingsError otherwise."""
+def load_study(path: Path, overrides: Sequence[str] = (), *, seeds: str | None = None) -> Study:
+    """
+    Return the study in a TOML file; raises SettingsError with a line for each mistake.
+
+    `overrides` change the settings that all arms share, and `seeds` stands in for the samples that the file names.
+    """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-        chosen = StudySettings.model_validate(table)
+        chosen = StudySettings.model_validate(table | ({} if seeds is None else {"seeds": seeds}))
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror or error}).") from error
     except ValidationError as error:

@@ -50,6 +50,7 @@ def tally(study: Study, out: Path, places: Sequence[Place]) -> dict[str, Any]:
         )
     return {
         "study": study.path.stem,
+        "about": study.chosen.about,
         "against": study.chosen.against,
         "judged_by": "test" if file == "test.jsonl" else "heldout",
         "items": len(next(iter(scores.values()))[0]),

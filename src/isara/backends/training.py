@@ -249,10 +249,11 @@ class Savepoint:
         self.path.unlink(missing_ok=True)
 
 
-def packed_loss(network: Any, batch: Sequence[Pair], total: int, soft: Sequence[Soft | None]) -> Tensor:
-    """Return the cross-entropy of the completions' tokens, summed and divided by `total`."""
+def packed_loss(network: Any, batch: Sequence[Pair], total: int, soft: Sequence[Soft | None] = ()) -> Tensor:
+    """Return the cross-entropy with what the completions teach, summed over their tokens and divided by `total`."""
     logits, targets = completion_logits(network, batch)
-    return answer_loss(logits, targets, total, [len(completion) for _, completion in batch], soft)
+    counts = [len(completion) for _, completion in batch]
+    return answer_loss(logits, targets, total, counts, soft or [None] * len(batch))
 
 
 def draw_order(weights: Sequence[float], count: int, seed: int) -> list[int]:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
 from isara.cli.app import Sets, app, show
+
+SeedsOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--seeds", help="Samples in place of those that the file names."),
+]
 
 
 @app.command()
@@ -17,6 +22,7 @@ def compare(
     out: Annotated[Path, typer.Option("--out", help="The study's folder; one that is there is gone on with.")] = Path(
         "runs/compare"
     ),
+    seeds: SeedsOption = None,
     sets: Sets = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
@@ -25,7 +31,7 @@ def compare(
     from isara.compare import compare as run_study
     from isara.study import load_study
 
-    study = load_study(config, list(sets or []))
+    study = load_study(config, list(sets or []), seeds=seeds)
     with watching(quiet=quiet) as watch:
         found = run_study(study, out, watch=watch)
     if not quiet:

@@ -1,0 +1,42 @@
+"""
+Writes docs/evidence.md from what studies showed.
+
+    python bench/evidence.py runs/evidence-supportdesk runs/evidence-truthfulqa
+
+Takes over the comparison.json of each study's folder into docs/evidence/, and makes the page of all that is there.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from isara.report.comparison import comparison_at, comparison_markdown
+
+DOCS = Path(__file__).parent.parent / "docs"
+MORE = {"truthfulqa": " --seeds truthfulqa.csv"}
+"""What a command needs besides, as its data is not part of the repository."""
+
+
+def page(folder: Path) -> str:
+    """Return the page: what stands in front of the tables, then each study's command and table."""
+    parts = [(folder / "about.md").read_text(encoding="utf-8").rstrip()]
+    for place in sorted(path for path in folder.iterdir() if path.is_dir()):
+        command = f"isara compare configs/evidence-{place.name}.toml --out runs/evidence-{place.name}"
+        parts += [f"## {place.name}", f"```\n{command}{MORE.get(place.name, '')}\n```"]
+        parts.append(comparison_markdown(comparison_at(place)).rstrip())
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> None:
+    """Take over the numbers of the folders named, and write the page."""
+    for name in sys.argv[1:]:
+        place = DOCS / "evidence" / Path(name).name.removeprefix("evidence-")
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(Path(name) / "comparison.json", place / "comparison.json")
+    (DOCS / "evidence.md").write_text(page(DOCS / "evidence"), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

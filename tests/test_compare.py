@@ -259,9 +259,32 @@ def test_more_rows_than_there_are_cannot_be_taken(tmp_path):
         compare(study_in(tmp_path, STUDY.replace("seeds = 30", "seeds = 100")), tmp_path / "out")
 
 
+def test_principles_are_in_every_answers_prompt_and_in_no_training_set(tmp_path):
+    (tmp_path / "rules.txt").write_text("1. Be brief.\n2. Say where you are unsure.\n", encoding="utf-8")
+    text = STUDY[: STUDY.index("[arms]")] + (
+        "[arms]\nseeds = {kind = 'seeds'}\nruled = {kind = 'self-align', principles = 'rules.txt'}\n"
+    )
+    found = compare(study_in(tmp_path, text.replace("[1, 2]", "[1]")), tmp_path / "out")
+    run = tmp_path / "out" / found["arms"][1]["runs"][0]["run"]
+    asked = records_in(run / "round-1" / "prompts.jsonl")
+    for record in asked:
+        begins = record["prompt"].startswith("1. Be brief.\n2. Say where you are unsure.\n\nQuestion: ")
+        assert begins == (record["stage"] == "answer")
+    assert {record["stage"] for record in asked} == {"question", "answer"}
+    assert "Be brief" not in (run / "round-1" / "train.jsonl").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("arm", ["kind = 'self-align'", "principles = 'x'", "kind = 'self-align', principles = 'none'"])
+def test_principles_belong_to_self_align_and_have_to_be_there(arm, tmp_path):
+    with pytest.raises(SettingsError, match=r"arms.loop: principles: "):
+        load_study(study_in(tmp_path, STUDY.replace("loop = {}", f"loop = {{{arm}}}")))
+
+
 def test_every_kind_has_settings_that_are_accepted(tmp_path):
+    (tmp_path / "rules.txt").write_text("Be brief.", encoding="utf-8")
     for kind in OVERRIDES:
-        text = STUDY.replace("loop = {}", f"loop = {{kind = '{kind}'}}")
+        more = ", principles = 'rules.txt'" if kind == "self-align" else ""
+        text = STUDY.replace("loop = {}", f"loop = {{kind = '{kind}'{more}}}")
         assert load_study(study_in(tmp_path, text)).arms[4].kind == kind
 
 

@@ -13,6 +13,7 @@ from isara.filter import Candidate, Drop, Sieve
 from isara.heldout import refuse_nan
 from isara.prompts import (
     Style,
+    after,
     answer_stops,
     as_messages,
     for_answer,
@@ -79,9 +80,8 @@ class Draft:
         floor = settings.target.parse_floor
         auto: Style = "chat" if chat else "text"
         self.questions = Stage("question", asks.style if chat else "text", asks.demonstrations, floor)
-        self.answers = Stage(
-            "answer", auto if answers.style == "auto" or not chat else answers.style, answers.demonstrations, floor
-        )
+        style: Style = auto if answers.style == "auto" or not chat else answers.style
+        self.answers = Stage("answer", "text" if answers.principles else style, answers.demonstrations, floor)
         self.kept: list[Candidate] = []
         self.funnel: dict[str, int] = {}
 
@@ -172,7 +172,7 @@ class Draft:
         settings = self.settings.answers
         shown = [self.shown_for_answer(candidate) for candidate in candidates]
         prompts = [
-            for_answer(c.question or "", few, stage.style, stage.separators)
+            after(settings.principles, for_answer(c.question or "", few, stage.style, stage.separators))
             for c, few in zip(candidates, shown, strict=True)
         ]
         sampling = Sampling(
@@ -180,7 +180,7 @@ class Draft:
         )
         for candidate, few in zip(candidates, shown, strict=True):
             candidate.answer_parents = tuple(sample.id for sample in few)
-            candidate.shown = tuple(sample.answer for sample in few)
+            candidate.shown = (*(sample.answer for sample in few), *settings.principles.splitlines())
         completions = self.complete(batch, stage, candidates, shown, prompts, sampling)
         for candidate, completion in zip(candidates, completions, strict=True):
             candidate.answer = parse_answer(completion.text)

@@ -44,6 +44,11 @@ def for_answer(question: str, demonstrations: Sequence[Sample], style: Style, se
     return "".join(shown) + f"{separators.question} {one_line(question)}\n{separators.answer}"
 
 
+def after(principles: str, prompt: Prompt) -> Prompt:
+    """Return a plain-text prompt after written rules; as it is where there are none."""
+    return f"{principles.strip()}\n\n{prompt}" if principles and isinstance(prompt, str) else prompt
+
+
 def exchanges(demonstrations: Sequence[Sample]) -> tuple[Turn, ...]:
     """Return demonstrations as earlier turns of a conversation."""
     return tuple(

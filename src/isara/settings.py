@@ -73,6 +73,9 @@ class AnswerSettings(Section):
     """Pool samples shown before the question."""
     choice: Literal["nearest", "random"] = "nearest"
     """Which ones: those whose questions are `nearest` to this one, the most similar last, or `random` ones."""
+    principles: str = ""
+    """Written rules that stand before the demonstrations, all in plain text, and are not trained on: an instruction,
+    which isara does without; for a comparison with methods that need one."""
     temperature: float = Field(default=0.0, ge=0, le=5)
     """Sampling temperature; 0 always takes the most likely token."""
     top_p: float = Field(default=0.95, gt=0, le=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from isara.config import load_over
 from isara.errors import SettingsError
 from isara.settings import Section, Settings
 
-Kind = Literal["base", "retrieved", "seeds", "seeds-last", "loop", "one-shot", "kept", "self-instruct"]
+Kind = Literal["base", "retrieved", "seeds", "seeds-last", "loop", "one-shot", "kept", "self-instruct", "self-align"]
 
 LAST_ROUND, BEST = "the last round", "the best"
 
@@ -26,6 +27,7 @@ RESULTS: Mapping[str, str] = {
     "loop": LAST_ROUND,
     "one-shot": LAST_ROUND,
     "self-instruct": LAST_ROUND,
+    "self-align": LAST_ROUND,
     "kept": BEST,
 }
 """Which arm of a run is an arm of the study."""
@@ -57,6 +59,9 @@ OVERRIDES: Mapping[str, tuple[str, ...]] = {
         "filter.gain=-1000",
         "train.targets='sampled'",
     ),
+    # After Sun et al. 2023 (arXiv 2305.03047): answers written with principles and demonstrations in view, training
+    # without the principles; its topics, inner thoughts and verbose cloning are left out.
+    "self-align": ("rounds=1", *_EVERY_ROUND, "train.targets='sampled'"),
 }
 """What an arm of a kind changes in the settings of its study, before its own changes."""
 
@@ -79,6 +84,8 @@ class ArmSettings(Section):
 
     kind: Kind = "loop"
     """What is compared: a baseline, the last round of a `loop`, or what the gate `kept`."""
+    principles: str = ""
+    """A text file of rules, for `self-align`: yours, as none ship."""
     label: str = ""
     """What a person calls it; its name where left out."""
     set: tuple[str, ...] = ()
@@ -176,10 +183,25 @@ def mistakes(path: Path, error: ValidationError) -> list[str]:
     return [f"{path}: {'.'.join(map(str, each['loc']))}: {each['msg']}." for each in error.errors()]
 
 
+def principles_of(path: Path, name: str, arm: ArmSettings) -> list[str]:
+    """Return the change that puts an arm's principles before its demonstrations."""
+    if (arm.kind == "self-align") != bool(arm.principles):
+        raise SettingsError(
+            f"{path}: arms.{name}: principles: a text file for an arm of the kind self-align, and only it."
+        )
+    if not arm.principles:
+        return []
+    try:
+        written = (path.parent / arm.principles).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path}: arms.{name}: principles: {arm.principles} cannot be read ({error}).") from error
+    return [f"answers.principles={json.dumps(written)}"]
+
+
 def arm_of(path: Path, chosen: StudySettings, name: str, overrides: Sequence[str]) -> Arm:
     """Return an arm with the settings of its study, its kind's and its own changes on top, its budget the study's."""
     arm = chosen.arms[name]
-    changes = (*OVERRIDES[arm.kind], *arm.set)
+    changes = (*OVERRIDES[arm.kind], *principles_of(path, name, arm), *arm.set)
     try:
         settings = load_over(chosen.settings, [*overrides, *changes])
         if arm.kind in GENERATING:

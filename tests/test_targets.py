@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from isara.backends.hf import TransformersModel  # noqa: E402
-from isara.backends.targets import aligned, answer_loss, likeliest  # noqa: E402
+from isara.backends.targets import aligned, soft_loss, likeliest  # noqa: E402
 from isara.backends.training import TransformersTrainer  # noqa: E402
 from isara.protocols import Chat, Example, Targets, Turn  # noqa: E402
 from isara.settings import TrainSettings  # noqa: E402
@@ -47,7 +47,7 @@ def test_loss_and_gradient_are_those_of_a_plain_implementation():
         wanted[start : start + 2] = torch.zeros(2, 50).scatter(1, ids, probabilities)
     plain = torch.nn.functional.cross_entropy(logits, wanted, reduction="sum") / 11
     (expected,) = torch.autograd.grad(plain, logits)
-    loss = answer_loss(logits, tokens, 11, counts, soft)
+    loss = soft_loss(logits, tokens, 11, counts, soft)
     (found,) = torch.autograd.grad(loss, logits)
     torch.testing.assert_close(loss, plain)
     torch.testing.assert_close(found, expected)
@@ -57,7 +57,7 @@ def test_without_soft_targets_it_is_the_ordinary_cross_entropy():
     tokens, logits = torch.tensor([7, 0, 7]), torch.randn(3, 50, generator=torch.Generator().manual_seed(3))
     plain = torch.nn.functional.cross_entropy(logits, tokens)
     # The logits are used up: what is large is not copied.
-    torch.testing.assert_close(answer_loss(logits, tokens, 3, [1, 2], [None, None]), plain)
+    torch.testing.assert_close(soft_loss(logits, tokens, 3, [1, 2], [None, None]), plain)
 
 
 def test_the_likeliest_tokens_are_the_models_own(model):

@@ -57,7 +57,7 @@ def aligned(completion: Sequence[int], targets: Targets | None) -> Soft | None:
     return ids, probabilities
 
 
-class _AnswerLoss(torch.autograd.Function):
+class _SoftLoss(torch.autograd.Function):
     """Sum of the cross-entropies of rows of logits over `total`; one exponential serves loss and gradient."""
 
     @staticmethod
@@ -76,9 +76,7 @@ class _AnswerLoss(torch.autograd.Function):
         return grad * grads[0].to(grad.dtype), None, None, None
 
 
-def answer_loss(
-    logits: Tensor, tokens: Tensor, total: int, counts: Sequence[int], soft: Sequence[Soft | None]
-) -> Tensor:
+def soft_loss(logits: Tensor, tokens: Tensor, total: int, counts: Sequence[int], soft: Sequence[Soft | None]) -> Tensor:
     """
     Return the cross-entropy of rows of logits, summed and divided by `total`.
 
@@ -96,5 +94,5 @@ def answer_loss(
             ids[start : start + count, :width] = one[0].to(tokens.device)
             probabilities[start : start + count, :width] = one[1].to(tokens.device)
         start += count
-    loss: Tensor = _AnswerLoss.apply(logits, ids, probabilities, total)  # type: ignore[no-untyped-call]
+    loss: Tensor = _SoftLoss.apply(logits, ids, probabilities, total)  # type: ignore[no-untyped-call]
     return loss

@@ -29,7 +29,7 @@ from isara.backends.hf import (
     score_encoded,
 )
 from isara.backends.quiet import quiet_loading
-from isara.backends.targets import Soft, aligned, answer_loss
+from isara.backends.targets import Soft, aligned, soft_loss
 from isara.backends.template import Encoder
 from isara.protocols import Example, Step, Trained
 from isara.settings import TrainSettings
@@ -249,11 +249,32 @@ class Savepoint:
         self.path.unlink(missing_ok=True)
 
 
+class _AnswerLoss(torch.autograd.Function):
+    """Sum of the cross-entropies of rows of logits over `total`; one exponential serves loss and gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, total: int) -> Tensor:
+        rows = logits.float()
+        norm = rows.logsumexp(-1, keepdim=True)
+        loss = (norm - rows.gather(1, targets[:, None])).sum() / total
+        grad = rows.sub_(norm).exp_()
+        grad[torch.arange(len(targets), device=targets.device), targets] -= 1
+        ctx.save_for_backward(grad.div_(total).to(logits.dtype))
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = ctx.saved_tensors
+        return grad * grads[0].to(grad.dtype), None, None
+
+
 def packed_loss(network: Any, batch: Sequence[Pair], total: int, soft: Sequence[Soft | None] = ()) -> Tensor:
     """Return the cross-entropy with what the completions teach, summed over their tokens and divided by `total`."""
     logits, targets = completion_logits(network, batch)
-    counts = [len(completion) for _, completion in batch]
-    return answer_loss(logits, targets, total, counts, soft or [None] * len(batch))
+    if any(one is not None for one in soft):
+        return soft_loss(logits, targets, total, [len(completion) for _, completion in batch], soft)
+    loss: Tensor = _AnswerLoss.apply(logits, targets, total)  # type: ignore[no-untyped-call]
+    return loss
 
 
 def draw_order(weights: Sequence[float], count: int, seed: int) -> list[int]:

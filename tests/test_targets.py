@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from isara.backends.hf import TransformersModel  # noqa: E402
-from isara.backends.targets import aligned, soft_loss, likeliest  # noqa: E402
+from isara.backends.targets import aligned, likeliest, soft_loss  # noqa: E402
 from isara.backends.training import TransformersTrainer  # noqa: E402
 from isara.protocols import Chat, Example, Targets, Turn  # noqa: E402
 from isara.settings import TrainSettings  # noqa: E402

@@ -256,3 +256,26 @@ def test_this_machine_may_talk_to_itself(tmp_path):
 
 def test_the_home_is_a_scratch_one(home):
     assert Path.home() == home
+
+
+def test_without_rounds_the_baselines_are_the_result_and_rounds_can_follow(small, tmp_path):
+    none = align(small.records, out=tmp_path / "run", model="scripted", settings=[*small.settings, "rounds=0"])
+    assert list(none.scores) == ["base", "retrieved", "seeds-only"]
+    assert none.rounds == ()
+    assert none.verdict[0].endswith("no round was run.")
+    some = align(small.records, out=tmp_path / "run", model="scripted", settings=small.settings)
+    assert list(some.scores)[3:] == ["round-1", "round-2"]
+    assert {arm: some.scores[arm] for arm in none.scores} == none.scores
+
+
+def test_every_round_is_gone_on_with_where_a_study_asks_for_that(small, tmp_path):
+    settings = [*small.settings, "gate.keep='all'", "gate.min_gain=9", "gate.patience=100"]
+    align(small.records, out=tmp_path / "run", model="scripted", settings=settings)
+    rounds = [json.loads((tmp_path / "run" / f"round-{n}" / "round.json").read_text()) for n in (1, 2)]
+    trained = [json.loads((tmp_path / "run" / f"round-{n}" / "training.json").read_text())["generated"] for n in (1, 2)]
+    assert [entry["kept"] for entry in rounds] == [False, False]
+    assert trained == [10, 20]
+    assert [entry["pool"] for entry in rounds] == [24 + 10, 24 + 20]
+    align(small.records, out=tmp_path / "seeds", model="scripted", settings=[*settings, "gate.pool='seeds'"])
+    later = json.loads((tmp_path / "seeds" / "round-2" / "round.json").read_text())
+    assert later["pool"] == 24

@@ -24,7 +24,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # From bottom to top: a module imports only from rows above its own. `backends`, `report` and `cli` count as one module
 # each, and have rows of their own.
 ROWS = """
-errors settings samples protocols events rouge stats eta tomllines
+errors settings samples protocols events rouge stats eta tomllines rawfiles
 config fields prompts retrieve rundir lock filter diversity symptoms topics scripted console
 digests
 textfiles columns stage study heldout manifest replay lineage likeness advice testing report backends
@@ -50,7 +50,8 @@ INNER_ROWS = {
         __init__
         """,
     "backends": """
-        __init__ quiet packing adapter targets template memory
+        __init__ quiet attention adapter loss targets template memory
+        packing
         checkpoints decode selfcheck savepoints
         hf
         embed engines training merged

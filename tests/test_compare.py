@@ -10,7 +10,7 @@ import pytest
 from isara import align
 from isara.api import Backend
 from isara.compare import compare, plan
-from isara.errors import InputError, SettingsError
+from isara.errors import InputError, RunError, SettingsError
 from isara.report import write_comparison
 from isara.rundir import records_in
 from isara.study import OVERRIDES, load_study
@@ -218,6 +218,26 @@ def test_a_budget_that_ended_early_is_said_to_be_unequal(tmp_path):
     assert short.startswith("starved, random seed 1: ")
     assert "the budget of 12 candidates had ended." in short
     assert steps == "The trainings differ in their optimiser steps: seeds 8; starved 8; longer 12."
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(RunError, match=r"out: not empty, and no study of isara \(found thesis.txt\)"):
+        compare(study_in(tmp_path), tmp_path / "out")
+    assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["thesis.txt"]
+
+
+def test_an_arm_that_shares_costs_what_it_would_alone(made):
+    _, found = made
+    cost = {arm["arm"]: arm["runs"][0]["seconds"] for arm in found["arms"]}
+    stages = [
+        records_in(made[0] / arm["runs"][0]["run"] / "events.jsonl") for arm in found["arms"] if arm["arm"] == "soft"
+    ]
+    named = [event["name"] for event in stages[0] if event["kind"] == "stage"]
+    assert {"train-seeds-only", "draft-1", "targets-1", "train-round-1", "draft-2", "targets-2"} <= set(named)
+    assert len(named) == len(set(named))
+    assert cost["untouched"] == cost["retrieved"] == 0
 
 
 def test_the_self_instruct_arm_shows_what_it_says(made):

@@ -87,7 +87,7 @@ def test_an_override_without_name_or_value_is_a_mistake(override):
 def test_every_mistake_is_told_at_once_in_the_order_of_the_file_then_of_the_overrides(write):
     path = write('rounds = "3"\n\n[filter]\ncosine = 0\nrouge = -1 # low\nbogus = 1\n[train]\nmethod = "qlora"\n')
     assert mistakes(path, "seed=1.5", "nonsense") == [
-        'isara.toml:1: rounds: expected a whole number from 1 to 100, found "3".',
+        'isara.toml:1: rounds: expected a whole number from 0 to 100, found "3".',
         "isara.toml:4: filter.cosine: expected a number above 0 and at most 1, found 0.",
         "isara.toml:5: filter.rouge: expected a number above 0 and at most 1, found -1.",
         "isara.toml:6: filter.bogus: no such setting. [filter] has "
@@ -102,16 +102,16 @@ def test_every_mistake_is_told_at_once_in_the_order_of_the_file_then_of_the_over
 @pytest.mark.parametrize(
     ("toml", "words"),
     [
-        ("rounds = true", "expected a whole number from 1 to 100, found true."),
-        ("rounds = 3.0", "expected a whole number from 1 to 100, found 3.0."),
-        ("rounds = 1e99", "expected a whole number from 1 to 100, found 1e+99."),
-        ("rounds = [1]", "expected a whole number from 1 to 100, found a list."),
-        ("rounds.x = 1", "expected a whole number from 1 to 100, found a table."),
-        ("rounds = 2030-01-02", "expected a whole number from 1 to 100, found 2030-01-02."),
-        ("rounds = 1" + "0" * 400, "expected a whole number from 1 to 100, found a whole number of about 401 digits."),
+        ("rounds = true", "expected a whole number from 0 to 100, found true."),
+        ("rounds = 3.0", "expected a whole number from 0 to 100, found 3.0."),
+        ("rounds = 1e99", "expected a whole number from 0 to 100, found 1e+99."),
+        ("rounds = [1]", "expected a whole number from 0 to 100, found a list."),
+        ("rounds.x = 1", "expected a whole number from 0 to 100, found a table."),
+        ("rounds = 2030-01-02", "expected a whole number from 0 to 100, found 2030-01-02."),
+        ("rounds = 1" + "0" * 400, "expected a whole number from 0 to 100, found a whole number of about 401 digits."),
         (
             "rounds = 0x" + "f" * 5000,
-            "expected a whole number from 1 to 100, found a whole number of about 6021 digits.",
+            "expected a whole number from 0 to 100, found a whole number of about 6021 digits.",
         ),
         ("seed = -1", "expected a whole number from 0 to 2147483647, found -1."),
         ("filter.gain = inf", "expected a number, found inf (not a finite number)."),
@@ -169,9 +169,9 @@ def test_where_nothing_is_near_the_sections_are_listed(write):
 @pytest.mark.parametrize(
     ("toml", "line"),
     [
-        ('x = """\nrounds = 0\n"""\nrounds = 0', 4),
-        ("# rounds = 1\n\n  rounds=0", 3),
-        ("\n'rounds' = 0", 2),
+        ('x = """\nrounds = -1\n"""\nrounds = -1', 4),
+        ("# rounds = 1\n\n  rounds=-1", 3),
+        ("\n'rounds' = -1", 2),
         ("[filter]\n[train]\nbatch = 0", 3),
         ("[filter]\n\ntrain = {rank = 1}\n[train] # here\n\nbatch = 0", 6),
         ('\n"train"."batch" = 0', 2),
@@ -190,7 +190,7 @@ def test_an_override_does_not_cover_up_a_mistake_in_the_file(write):
 
 
 def test_an_override_mends_a_wrong_value(write):
-    assert config.load(write("rounds = 0"), ["rounds=1"]).rounds == 1
+    assert config.load(write("rounds = -1"), ["rounds=1"]).rounds == 1
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ def test_the_reference_has_every_setting_with_default_type_and_sentence():
     }
     assert {name: info.default for name, info in infos.items()} == leaves
     assert all(info.sentence.endswith(".") and "\n" not in info.sentence for info in infos.values())
-    assert infos["rounds"].type == "a whole number from 1 to 100"
+    assert infos["rounds"].type == "a whole number from 0 to 100"
     assert infos["model.revision"].type == "text, or left out"
     assert infos["train.start"].type == '"base" or "previous"'
     assert infos["target.budget"].type == "a number of at least 1"

@@ -461,3 +461,16 @@ def test_records_round_their_scores_and_keep_what_decided():
         "threshold": 0.5,
         "nearest": "seed-1",
     }
+
+
+def test_a_question_with_a_word_ruled_out_is_dropped():
+    from isara.filter import without
+
+    rule = without("image, Draw a map,")
+    said = {
+        question: rule(Candidate("x", 1, question)) is not None
+        for question in ("What is in this image?", "IMAGES of what?", "Can you draw a map?", "A map to draw?", "Why?")
+    }
+    assert list(said.values()) == [True, False, True, False, False]
+    assert rule(Candidate("x", 1, "An image?")).reason == "the question has 'image', one of filter.keywords"
+    assert without("")(Candidate("x", 1, "Why, and what, and who?")) is None

@@ -36,10 +36,10 @@ def small_machine(monkeypatch, most, seen):
     """Let the memory run out in the backward of more than so many tokens, as torch would say it."""
     real = training.packed_loss
 
-    def limited(network, batch, total):
+    def limited(network, batch, total, soft):
         tokens = sum(len(prompt) + len(completion) for prompt, completion in batch)
         seen.append(tokens)
-        part = real(network, batch, total)
+        part = real(network, batch, total, soft)
         if tokens > most:
             # Half of the gradients are there when it happens.
             part.backward(retain_graph=True)
@@ -77,7 +77,7 @@ def test_training_ends_with_one_clear_error_where_a_single_example_does_not_fit(
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(base, tmp_path, monkeypatch):
-    def broken(network, batch, total):
+    def broken(network, batch, total, soft):
         raise RuntimeError("The size of tensor a must match")
 
     monkeypatch.setattr(training, "packed_loss", broken)

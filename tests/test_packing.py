@@ -208,7 +208,7 @@ def test_probes_lie_within_the_vocabulary():
 
 
 def test_loss_written_out_is_the_cross_entropy():
-    from isara.backends.loss import answer_loss, log_probabilities
+    from isara.backends.loss import answer_loss
 
     logits = torch.randn(6, 11, dtype=torch.float32, requires_grad=True)
     targets = torch.tensor([0, 3, 10, 3, 5, 7])

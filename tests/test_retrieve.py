@@ -153,3 +153,13 @@ def test_a_request_has_the_same_seed_in_every_process_and_each_its_own():
     seeds = {request_seed(*name) for name in names}
     assert len(seeds) == len(names)
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_samples_at_random_depend_on_the_key_alone_and_are_each_there_once():
+    samples = [Sample(f"seed-{i}", f"question {i}", "answer") for i in range(9)]
+    pool = Pool(samples, np.eye(9, dtype=np.float32))
+    drawn = [[sample.id for sample in pool.at_random(4, 17, turn)] for turn in range(40)]
+    assert drawn[3] == [sample.id for sample in pool.at_random(4, 17, 3)]
+    assert all(len(set(few)) == 4 for few in drawn)
+    assert len({tuple(few) for few in drawn}) > 30
+    assert len(pool.at_random(20, 1)) == 9

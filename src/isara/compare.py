@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from isara.api import Backend, align, read_inputs
-from isara.errors import InputError
+from isara.errors import InputError, RunError
 from isara.events import Event, Watch, quiet
 from isara.lock import locked
 from isara.report import write_comparison
@@ -44,6 +44,7 @@ def compare(
     sense, and whatever `align` raises.
     """
     study = load_study(study) if isinstance(study, Path) else study
+    refuse_strangers(out)
     with locked(out):
         data = samples_of(study, out / "data")
         jobs, places = plan(study, fingerprint([read_json(out / "data" / "hash.json")]))
@@ -60,6 +61,13 @@ def compare(
         write_json(out / "comparison.json", found)
         write_comparison(out)
     return found
+
+
+def refuse_strangers(out: Path) -> None:
+    """Raise RunError where a folder has something in it and is no study: nobody's files are to be mixed with ours."""
+    strangers = sorted(entry.name for entry in out.glob("[!.]*")) if out.is_dir() else []
+    if strangers and not (out / "data" / "hash.json").exists():
+        raise RunError(f"{out}: not empty, and no study of isara (found {strangers[0]}). Give another --out.")
 
 
 def is_complete(folder: Path) -> bool:

@@ -8,6 +8,7 @@ in committed steps, as raw little-endian arrays with an index beside them.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ def soft_targets(run: Run, number: int, generator: str, kept: Sequence[Sample]) 
     folder = run.folder / f"round-{number}"
     journal = Journal(folder / FOLDER)
     prompts: Mapping[str, Prompt] = {}
+    started = time.monotonic()
     for start in range(0, len(kept), _STEP):
         step, samples = str(start // _STEP), kept[start : start + _STEP]
         if journal.done(step):
@@ -51,6 +53,8 @@ def soft_targets(run: Run, number: int, generator: str, kept: Sequence[Sample]) 
             )
             return {}
         journal.commit(step, as_files(samples, found))
+    if prompts:
+        run.events.add("stage", name=f"targets-{number}", seconds=round(time.monotonic() - started, 2))
     return read_targets(folder / FOLDER)
 
 

@@ -103,4 +103,4 @@ def copy_arm(donor: Path, to: Path, arm: str, left_out: Sequence[str]) -> list[s
         else:
             (to / "round-1").mkdir(exist_ok=True)
             shutil.copy2(entry, to / "round-1" / entry.name)
-    return ["train-round-1", "score-round-1"] if trained else ["draft-1"]
+    return ["train-round-1", "score-round-1"] if trained else ["draft-1", "targets-1"]

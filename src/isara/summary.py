@@ -191,7 +191,9 @@ def winner(judged: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> st
     first = rows[0]
     score = f"{first['mean']:.3f} nats per token on {judged['n']} samples, lower is better"
     if not first["arm"].startswith("round-"):
-        if first["arm"] == "seeds-only":
+        if not rounds:
+            tail = "no round was run."
+        elif first["arm"] == "seeds-only":
             tail = "no round of the loop was better."
         elif first["arm"] == "retrieved":
             tail = "no tuning was better than showing the seeds to the model at every question."

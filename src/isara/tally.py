@@ -73,7 +73,7 @@ def outcome(out: Path, place: Place, file: str) -> tuple[dict[str, Any], list[fl
     rounds = rounds_of(run, place.result)
     training = read_json(run / result / "training.json") if trained else {}
     trainings = [f"round-{n}" for n in rounds] + (["seeds-only"] if trained or rounds else [])
-    took = {"draft-" + str(n) for n in rounds} | {f"train-{arm}" for arm in trainings}
+    took = {f"{stage}-{n}" for n in rounds for stage in ("draft", "targets")} | {f"train-{arm}" for arm in trainings}
     stages = [event for event in Events(run / "events.jsonl").read() if event.get("kind") == "stage"]
     facts = {
         "seed": place.seed,

@@ -94,7 +94,9 @@ def packed_attention(
     query: Tensor, key: Tensor, value: Tensor, at: tuple[Places, Places], bias: Tensor, scale: float
 ) -> Tensor:
     """
-    Attend within the sequences of a packed row, for training: (1, heads, tokens, size) in, (1, tokens, heads, size) out.
+    Attend within the sequences of a packed row, for training.
+
+    In: (1, heads, tokens, size); out: (1, tokens, heads, size).
 
     `at` has the places of the query's rows and of the key's; `bias` (longest, longest) is 0 where a place may be seen
     and -inf elsewhere.

@@ -16,6 +16,7 @@ from isara.report.page import policy
 from isara.report.text import count, duration, escape, number, short, signed
 
 HEADS = ("Arm", "NLL", "Gain on {}", "Interval", "", "By random seed", "Accepted", "Steps", "Tokens written", "Time")
+NUMBERS = {"NLL", "Gain on {}", "Interval", "Accepted", "Tokens written", "Time"}
 TONES = {"better": "better", "worse": "worse"}
 
 
@@ -132,7 +133,8 @@ def everything(found: Mapping[str, Any]) -> str:
     rows = []
     for arm in found["arms"]:
         first, *others = cells(arm, found["against"])
-        row = "".join(f"<td>{escape(cell)}</td>" for cell in others)
+        kinds = ("num" if head in NUMBERS else "" for head in HEADS[1:])
+        row = "".join(f'<td class="{kind}">{escape(cell)}</td>' for cell, kind in zip(others, kinds, strict=True))
         rows.append(f'<tr><th scope="row">{escape(first)}</th>{row}</tr>')
     table = f'<table class="grid"><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
     return f'<div class="wide">{table}</div>'
@@ -171,4 +173,7 @@ def path_of(label: str, points: Sequence[Mapping[str, Any]], across: Scale, up: 
         tip = f"{label}, random seed {point['seed']}, round {point['round']}: ratio {short(point['ratio'])}"
         place = f'cx="{across.at(point["ratio"])}" cy="{up.up(point["mean"])}"'
         marks.append(f'<circle class="heldout" {place} r="4"><title>{escape(tip)}</title></circle>')
+    if points:
+        last = f'x="{across.at(points[-1]["ratio"])}" y="{up.up(points[-1]["mean"])}"'
+        marks.append(f'<text class="tick end" {last} dx="-8" dy="-6">{escape(label)}</text>')
     return f"<g>{''.join(marks)}</g>"

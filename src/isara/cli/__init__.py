@@ -11,7 +11,7 @@ from types import FrameType
 import typer
 
 # Each module adds its verbs to the application, in the order in which `isara --help` shows them.
-from isara.cli import prepare, work, inspect, export, evaluate, judge  # isort: skip
+from isara.cli import prepare, work, inspect, export, judge, evaluate  # isort: skip
 from isara.cli.app import app, show
 from isara.errors import IsaraError
 

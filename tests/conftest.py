@@ -38,6 +38,7 @@ SETTINGS = (
 SLOW = {
     "test_adapter",
     "test_checkpoints",
+    "test_classify",
     "test_cli",
     "test_decode",
     "test_docs",

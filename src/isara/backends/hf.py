@@ -198,22 +198,6 @@ class TransformersModel:
         self.budget.work([len(prompt) + len(completion) for prompt, completion in encoded], look)
         return [found[i] for i in range(len(pairs))]
 
-    def distributions(self, pairs: Sequence[tuple[Prompt, str]], k: int) -> list[Targets]:
-        """Return the `k` likeliest tokens at each place of each completion, in order."""
-        encoded = []
-        for prompt, completion in pairs:
-            # After plain text this model would go on with another question, so the end of the turn says nothing there.
-            end = [self.encoder.end] if isinstance(prompt, Chat) else []
-            encoded.append((self.encoder.prompt(prompt), [*self.encoder.completion(prompt, completion), *end]))
-        found: dict[int, Targets] = {}
-        for group in grouped([len(prompt) + len(completion) for prompt, completion in encoded], self.batch_tokens):
-            with torch.inference_mode():
-                logits, _ = completion_logits(self.network, [encoded[i] for i in group])
-            counts = [len(encoded[i][1]) for i in group]
-            for i, rows in zip(group, torch.split(logits, counts), strict=True):
-                found[i] = likeliest(encoded[i][1], rows, k)
-        return [found[i] for i in range(len(pairs))]
-
 
 def load_tuned(folder: Path, adapter: Path | None, device: torch.device, dtype: torch.dtype) -> Network:
     """

@@ -25,7 +25,7 @@ class _AnswerLoss(torch.autograd.Function):
         gradient = torch.empty_like(logits)
         losses = []
         for rows, wanted, out in zip(
-            logits.split(_ROWS), targets[:, None].split(_ROWS), gradient.split(_ROWS), strict=True
+            torch.split(logits, _ROWS), torch.split(targets[:, None], _ROWS), torch.split(gradient, _ROWS), strict=True
         ):
             shares, sums, logs = _exponentials(rows, wanted)
             losses.append(logs)
@@ -44,7 +44,7 @@ class _AnswerLoss(torch.autograd.Function):
 
 def log_probabilities(logits: Tensor, targets: Tensor) -> Tensor:
     """Return the log-probability of one token for each row of logits, in float32."""
-    parts = zip(logits.split(_ROWS), targets[:, None].split(_ROWS), strict=True)
+    parts = zip(torch.split(logits, _ROWS), torch.split(targets[:, None], _ROWS), strict=True)
     return torch.cat([_exponentials(rows, wanted)[2] for rows, wanted in parts])[:, 0]
 
 

@@ -9,6 +9,11 @@ import typer
 
 from isara.cli.app import app, show
 
+EquateOption = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--equate", metavar="LABEL=LABEL", help="A label that means another; may be given many times."),
+]
+
 judge = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Whether a judge's numbers may be believed.")
 app.add_typer(judge, name="judge")
 
@@ -24,10 +29,7 @@ def audit(
         Optional[str],  # noqa: UP045
         typer.Option("--human-field", help="The field with the labels by people."),
     ] = None,
-    equate: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option("--equate", metavar="LABEL=LABEL", help="A label that means another; may be given many times."),
-    ] = None,
+    equate: EquateOption = None,
     level: Annotated[str, typer.Option("--level", help="What labels are: nominal, ordinal or interval.")] = "nominal",
     min_alpha: Annotated[float, typer.Option("--min-alpha", help="Alpha below which no score is printed.")] = 0.5,
     tau: Annotated[

@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 export HF_HUB_OFFLINE = 1
 
-.PHONY: help setup demo test test-fast test-real test-browser check bench clean
+.PHONY: help setup demo test test-fast test-real test-browser check bench chaos clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -39,6 +39,9 @@ check: setup  ## formatting, lint and types
 
 bench: setup  ## the near-duplicate filter against rouge_score
 	$(BIN)/python bench/rouge_filter.py --sizes 1000 10000
+
+chaos: setup  ## kill the real command 110 times in every stage and compare; half an hour, figures in chaos.json
+	$(BIN)/python tests/chaos/harness.py --fast 100 --real 10 --out chaos.json
 
 clean:  ## remove the environment and the demo's run
 	rm -rf $(VENV) runs/demo

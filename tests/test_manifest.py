@@ -261,6 +261,14 @@ def test_a_newer_isara_goes_on_and_says_so(begun):
     assert arms_in(begun) == [*ARMS, *ROUNDS]
 
 
+def test_a_run_without_its_manifest_is_no_strangers_folder(begun):
+    settle(begun, wanted(), force=False)
+    (begun / "manifest.json").unlink()
+    with pytest.raises(RunError, match=r"a run whose manifest\.json is gone.*Put back a copy of it, or give another"):
+        settle(begun, wanted(), force=True)
+    assert arms_in(begun) == [*ARMS, *ROUNDS]
+
+
 def test_what_a_kill_left_while_stale_arms_were_taken_away_is_removed(begun):
     (begun / "round-11").rename(begun / ".round-11.stale")
     assert settle(begun, wanted(), force=False) == []

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from isara.config import changes
-from isara.digests import drop_file, unseal
+from isara.digests import SEAL, drop_file, unseal
 from isara.errors import RunError
 from isara.rundir import read_json, write_json
 from isara.settings import Settings
@@ -129,6 +129,11 @@ def refuse_strangers(run: Path) -> None:
     """Raise RunError where a folder has something in it and is no run: nobody's files are to be mixed with ours."""
     if not run.is_dir() or (run / "manifest.json").exists():
         return
+    if (run / SEAL).exists():
+        raise RunError(
+            f"{run}: a run whose manifest.json is gone, so that nobody can say what its files were made with. "
+            "Put back a copy of it, or give another --out."
+        )
     strangers = sorted(entry.name for entry in run.iterdir() if not entry.name.startswith("."))
     if strangers:
         raise RunError(f"{run}: not empty, and no run of isara (found {strangers[0]}). Give another --out.")

@@ -34,10 +34,22 @@ _LOOSE = ("test.jsonl", "answers.jsonl")
 """Files of an arm that no later arm is computed from."""
 
 
+_UNTUNED = ("base", "retrieved")
+_TUNED = ("heldout.jsonl", "answers.jsonl", "train.jsonl", "training.json", "adapter")
+
+
 def finish_arm(run: Path, arm: str) -> None:
-    """Write an arm's `done.json`: the hash of each of its files, and of the arms that it was computed from."""
+    """
+    Write an arm's `done.json`: the hash of each of its files, and of the arms that it was computed from.
+
+    RunError: a file that every such arm has went away while the run was at work.
+    """
     folder = run / arm
     names = [name for name in files_below(folder) if name != "done.json"]
+    wanted = ["heldout.jsonl", "answers.jsonl"] if arm in _UNTUNED else [*_TUNED]
+    gone = [name for name in wanted if not any(there == name or there.startswith(f"{name}/") for there in names)]
+    if gone:
+        raise RunError(f"{folder / gone[0]}: went away while the run was at work. Start the same command again.")
     built_on = {before: content_of(run, before) for before in bases_of(run, arm)}
     write_sealed(folder / "done.json", {"arm": arm, "built_on": built_on, "files": facts_in(folder, names)})
 
@@ -91,8 +103,15 @@ def seal(run: Path, *, complete: bool) -> None:
     """
     Write `seal.json`: the hash of every file outside the arms, and of each complete arm's `done.json`.
 
-    While a run is under way it covers what the run is computed from, and the event log as far as it goes.
+    While a run is under way it covers what the run is computed from, and the event log as far as it goes. RunError:
+    something of that is not as it was when the run that is complete now began.
     """
+    faults = seal_faults(run) if complete else []
+    if faults:
+        raise RunError(
+            f"{run / faults[0].file}: {faults[0].what}, while the run was at work. Start the same command again: it "
+            "is written again."
+        )
     names = outside_arms(run) if complete else [name for name in (*INPUTS, _LOG) if (run / name).exists()]
     status = "complete" if complete else "running"
     files = facts_in(run, names)

@@ -34,7 +34,7 @@ def train_arm(
     steps = steps_for(run)
     stage = f"train-{arm}"
     begin(run, stage)
-    if (folder / "training.json").exists() and (folder / "adapter").exists():
+    if (folder / "training.json").exists() and any((folder / "adapter").glob("*")):
         end(run, stage, 0.0, resumed=True)
         return
     write_jsonl(folder / "train.jsonl", [trl_record(example) for example in examples])

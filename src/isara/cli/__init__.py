@@ -12,7 +12,7 @@ import typer
 from isara.cli import prepare, work, study, inspect, export, evaluate, judge  # isort: skip
 from isara.cli.app import app, show
 from isara.cli.stopping import WORD, Stopped, stopping
-from isara.errors import IsaraError
+from isara.errors import IsaraError, RunError
 
 __all__ = ["app", "evaluate", "export", "inspect", "judge", "main", "prepare", "study", "work"]
 
@@ -29,6 +29,11 @@ def main() -> None:
     except IsaraError as error:
         show(f"isara: {error}", error=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        # What no step foresaw: a disk that fails, a file that went away.
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        show(f"isara: {what}. What is done is kept; mend that and start the same command again to go on.", error=True)
+        sys.exit(RunError.exit_code)
     except Stopped:
         typer.echo(f"\n{WORD}", err=True)
         sys.exit(130)

@@ -19,7 +19,7 @@ from isara.testing import ScriptedModel, ScriptedTrainer
 pytestmark = pytest.mark.usefixtures("unsynced")
 VERBS = (
     *("init", "check", "run", "status", "report", "compare", "verify", "replay", "lineage", "chat", "export"),
-    *("score", "judge"),
+    *("eval", "score", "judge"),
 )
 ARMS = ["base", "retrieved", "seeds-only", "round-1", "round-2"]
 HEAVY = ("torch", "transformers", "peft", "safetensors", "sentence_transformers", "pyarrow", "datasets")
@@ -473,7 +473,7 @@ def test_fewer_rounds_are_summed_up_without_the_rest_and_more_bring_it_back(agai
         ("filter.rouge=nan", "expected a number above 0 and at most 1, found nan (not a finite number)."),
         ("train.learning_rate=nan", "found nan (not a finite number)."),
         ("train.alpha=inf", "found inf (not a finite number)."),
-        ("rounds=many", '--set: rounds: expected a whole number from 1 to 100, found "many".'),
+        ("rounds=many", '--set: rounds: expected a whole number from 0 to 100, found "many".'),
         ("rounds", "--set: expected section.key=value, found rounds."),
     ],
 )

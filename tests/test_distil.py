@@ -61,7 +61,7 @@ def soft_run(small, folder, model, *more, watch=lambda event: None):
 
 
 def contents(folder: Path):
-    timed = {"events.jsonl", "manifest.json", "summary.json", "report.html", "report.md", ".lock"}
+    timed = {"events.jsonl", "manifest.json", "summary.json", "report.html", "report.md", ".lock", "seal.json"}
     return {
         str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name not in timed
     }

@@ -1,4 +1,5 @@
 import importlib.util
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -154,6 +155,19 @@ def test_a_conversion_that_fails_leaves_nothing(gguf, tmp_path, monkeypatch):
     with pytest.raises(BackendError, match=r"cannot be converted into this folder \(disk full\)\. Make space"):
         converted(gguf)
     assert list((tmp_path / "cache" / "models").iterdir()) == []
+
+
+def test_what_a_killed_conversion_left_goes_after_a_day(gguf, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "convert", lambda file, out: (out / "config.json").write_text("{}"))
+    home = tmp_path / "cache" / "models"
+    old, new = home / ".converting-old", home / ".converting-new"
+    for folder in (old, new):
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(b"half")
+    os.utime(old, (1, 1))
+    converted(gguf)
+    assert not old.exists()
+    assert new.exists()
 
 
 def test_another_process_may_be_quicker(gguf, tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from isara.errors import BackendError
 from isara.heldout import bare_prompt
 from isara.protocols import Chat, Sampling, Turn
 from isara.readers import read_seeds
+from isara.verify import verify
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1200)]
 
@@ -90,15 +91,20 @@ def test_a_run_leaves_all_that_it_promises(finished):
 
 def test_killed_and_started_again_a_run_ends_the_same(finished, seed_file, tmp_path):
     out = tmp_path / "run"
-    kills = [out / "seeds-only" / "train.jsonl", out / "round-1" / "completions.jsonl", out / "round-1" / "train.jsonl"]
-    for sign in kills:
+    kills = [
+        (out / "seeds-only" / "train.jsonl", signal.SIGTERM, 130),
+        (out / "round-1" / "completions.jsonl", signal.SIGKILL, -signal.SIGKILL),
+        (out / "round-1" / "train.jsonl", signal.SIGKILL, -signal.SIGKILL),
+    ]
+    for sign, number, code in kills:
         process = subprocess.Popen(command(seed_file, out), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         while not sign.exists() and process.poll() is None:
             time.sleep(0.05)
         time.sleep(1.5)
         assert process.poll() is None, f"ended before {sign.name} could be waited for"
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.send_signal(number)
+        assert process.wait(60) == code
+        assert verify(out).faults == ()
     done = subprocess.run(command(seed_file, out), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     same = ["seeds.jsonl", "heldout.jsonl", "seeds-only/adapter/adapter_model.safetensors"]
@@ -106,6 +112,8 @@ def test_killed_and_started_again_a_run_ends_the_same(finished, seed_file, tmp_p
     same += [f"round-1/{name}.jsonl" for name in ("prompts", "completions", "scores", "kept", "dropped", "train")]
     same += ["round-1/round.json", "round-1/training.json", "round-1/adapter/adapter_model.safetensors"]
     assert [name for name in same if (out / name).read_bytes() != (finished / name).read_bytes()] == []
+    assert verify(out).complete
+    assert verify(out).faults == ()
 
 
 def test_the_tuned_model_stops_by_itself(finished, checkpoint):

@@ -1,5 +1,6 @@
 """
 Kills `isara run` at random moments of every stage, starts it again, and compares with a run that nobody killed.
+Then asks it to stop, once in every stage, and takes the time.
 
     python tests/chaos/harness.py --fast 100 --real 10 --out chaos.json
 
@@ -167,6 +168,17 @@ def shake(run: Run, kills: int, rng: random.Random, *, anywhere: bool, most: int
     return figures
 
 
+def stop(run: Run, rng: random.Random, pause: float) -> list[dict[str, object]]:
+    """Ask a run to stop once in every stage, by SIGINT and SIGTERM in turn; returns how each time ended, and when."""
+    found: list[dict[str, object]] = []
+    for i, stage in enumerate(STAGES):
+        number = (signal.SIGINT, signal.SIGTERM)[i % 2]
+        code, seconds = signal_in(run, run.home / "stopped", stage, 0, rng.uniform(0, pause), number)
+        if code is not None:
+            found.append({"stage": stage, "signal": number.name, "code": code, "seconds": round(seconds, 2)})
+    return found
+
+
 def seeds_in(folder: Path, count: int) -> Path:
     """Write some seeds to a file."""
     path = folder / "seeds.jsonl"
@@ -175,16 +187,24 @@ def seeds_in(folder: Path, count: int) -> Path:
     return path
 
 
+def fast_run(home: Path) -> Run:
+    """The scripted run."""
+    return Run(home, seeds_in(home, 30), FAST, "scripted", 0.03)
+
+
+def real_run(home: Path) -> Run:
+    """The run of the 135M model."""
+    return Run(home, seeds_in(home, 24), REAL, "smollm2-135m", 0.0)
+
+
 def fast(home: Path, kills: int, rng: random.Random) -> Figures:
     """Shake the scripted run."""
-    run = Run(home, seeds_in(home, 30), FAST, "scripted", 0.03)
-    return shake(run, kills, rng, anywhere=True, most=3, pause=0.04)
+    return shake(fast_run(home), kills, rng, anywhere=True, most=3, pause=0.04)
 
 
 def real(home: Path, kills: int, rng: random.Random) -> Figures:
     """Shake the run of the 135M model."""
-    run = Run(home, seeds_in(home, 24), REAL, "smollm2-135m", 0.0)
-    return shake(run, kills, rng, anywhere=False, most=4, pause=1.0)
+    return shake(real_run(home), kills, rng, anywhere=False, most=4, pause=1.0)
 
 
 def main() -> int:
@@ -193,22 +213,29 @@ def main() -> int:
     parser.add_argument("--fast", type=int, default=100)
     parser.add_argument("--real", type=int, default=10)
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--stops", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--out", type=Path, default=Path("chaos.json"))
     given = parser.parse_args()
     seed = given.seed if given.seed is not None else random.SystemRandom().randrange(2**31)
     found: dict[str, object] = {"seed": seed}
     bad = 0
-    for name, form, kills in (("fast", fast, given.fast), ("real", real, given.real)):
+    for name, made, form, kills in (("fast", fast_run, fast, given.fast), ("real", real_run, real, given.real)):
         if not kills:
             continue
+        rng = random.Random(f"{seed} {name}")
+        began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="isara-chaos-") as home:
-            began = time.monotonic()
-            figures = form(Path(home), kills, random.Random(f"{seed} {name}"))
-        bad += len(figures.differing) + len(figures.damaged)
-        found[name] = figures.to_json() | {"seconds": round(time.monotonic() - began)}
+            figures = form(Path(home), kills, rng)
+        with tempfile.TemporaryDirectory(prefix="isara-chaos-") as home:
+            stops = stop(made(Path(home)), rng, 1.0 if name == "real" else 0.04) if given.stops else []
+        late = [one for one in stops if one["code"] != 130 or float(str(one["seconds"])) > 5]
+        bad += len(figures.differing) + len(figures.damaged) + len(late)
+        found[name] = figures.to_json() | {"stops": stops, "seconds": round(time.monotonic() - began)}
+        slowest = max((float(str(one["seconds"])) for one in stops), default=0.0)
         sys.stdout.write(
             f"{name}: {figures.kills} kills, {figures.compared} runs compared, {len(figures.differing)} files differ, "
-            f"{len(figures.damaged)} faults right after a kill (seed {seed}).\n"
+            f"{len(figures.damaged)} faults right after a kill; asked to stop {len(stops)} times, the slowest took "
+            f"{slowest:.1f} s (seed {seed}).\n"
         )
         given.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return 1 if bad else 0

@@ -93,6 +93,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(base, tmp_path, monkeyp
         RuntimeError("unable to mmap 5000 bytes from file <w>: Cannot allocate memory (12)"),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
         RuntimeError("could not create a primitive"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     ],
 )
 def test_what_torch_says_when_there_is_no_memory_is_known(error):

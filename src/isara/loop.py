@@ -164,7 +164,7 @@ def judge_arm(run: Run, arm: str, *, finish: bool = True) -> None:
     started = time.monotonic()
     retrieved, tuned = arm == "retrieved", arm not in ("base", "retrieved")
     model: Model | None = None
-    if not (folder / "answers.jsonl").exists():
+    if not all((folder / name).exists() for name in ("heldout.jsonl", "answers.jsonl")):
         model = run.loaded(arm)
         write_scores(folder, run.judge, model, (run.heldout, run.heldout_vectors), retrieved=retrieved, tuned=tuned)
     if run.test and not (folder / "test.jsonl").exists():

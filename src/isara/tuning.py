@@ -34,10 +34,12 @@ def train_arm(
     steps = steps_for(run)
     stage = f"train-{arm}"
     begin(run, stage)
-    if (folder / "training.json").exists() and any((folder / "adapter").glob("*")):
+    done = (folder / "training.json").exists() and any((folder / "adapter").glob("*"))
+    if not (done and (folder / "train.jsonl").exists()):
+        write_jsonl(folder / "train.jsonl", [trl_record(example) for example in examples])
+    if done:
         end(run, stage, 0.0, resumed=True)
         return
-    write_jsonl(folder / "train.jsonl", [trl_record(example) for example in examples])
     started = time.monotonic()
 
     def watch(step: Step) -> None:

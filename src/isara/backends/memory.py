@@ -15,6 +15,7 @@ _SIGNS = (
     "not enough memory",
     "alloc_cpu",
     "bad_alloc",
+    "alloc_failed",
     "could not create a memory",
     "could not create a primitive",
 )

@@ -138,12 +138,12 @@ def kill_at(run: Run, folder: Path, wait: float) -> bool:
 
 def shake(run: Run, kills: int, rng: random.Random, *, anywhere: bool, most: int, pause: float) -> Figures:
     """Kill runs so many times in all, each up to `most` times before it may end, and compare every end."""
-    reference = run.finish(run.home / "reference")
     began = time.monotonic()
-    visits = run.visits(run.home / "visits")
+    visits = run.visits(run.home / "reference")
     seconds = time.monotonic() - began
-    assert contents(run.home / "visits" / "run").keys() == reference.keys()
     assert set(visits) == set(STAGES), visits
+    # It is complete; the plain command puts its own name into the manifest and computes nothing.
+    reference = run.finish(run.home / "reference")
     figures = Figures()
     while figures.kills < kills:
         folder = run.home / f"run-{figures.compared + 1}"
@@ -204,7 +204,7 @@ def fast(home: Path, kills: int, rng: random.Random) -> Figures:
 
 def real(home: Path, kills: int, rng: random.Random) -> Figures:
     """Shake the run of the 135M model."""
-    return shake(real_run(home), kills, rng, anywhere=False, most=4, pause=1.0)
+    return shake(real_run(home), kills, rng, anywhere=False, most=5, pause=1.0)
 
 
 def main() -> int:

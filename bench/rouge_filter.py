@@ -12,6 +12,7 @@ splits both texts every time), and with every text split once beforehand.
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import random
 import sys
@@ -34,16 +35,16 @@ def questions(count: int, *, seed: int, vocabulary: int = 20_000, repeats: float
     """Return made-up questions whose words follow Zipf's law; a share of them are an earlier one slightly changed."""
     rng = random.Random(seed)
     words = [_word(rng) for _ in range(vocabulary)]
-    weights = [1 / rank for rank in range(1, vocabulary + 1)]
+    weights = list(itertools.accumulate(1 / rank for rank in range(1, vocabulary + 1)))
     made: list[str] = []
     while len(made) < count:
         if made and rng.random() < repeats:
             row = rng.choice(made).split()
             for _ in range(rng.randint(1, 4)):
-                row[rng.randrange(len(row))] = rng.choices(words, weights)[0]
+                row[rng.randrange(len(row))] = rng.choices(words, cum_weights=weights)[0]
         else:
             row = [rng.choice(OPENINGS)]
-            for word in rng.choices(words, weights, k=rng.randint(2, 8)):
+            for word in rng.choices(words, cum_weights=weights, k=rng.randint(2, 8)):
                 row += [word] if rng.random() < 0.6 else [rng.choice(SMALL_WORDS), word]
         made.append(" ".join(row))
     return made

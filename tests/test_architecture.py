@@ -24,10 +24,12 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # From bottom to top: a module imports only from rows above its own. `backends`, `report` and `cli` count as one module
 # each, and have rows of their own.
 ROWS = """
-errors settings samples protocols events rouge stats eta tomllines rawfiles
+errors settings samples protocols events tokenizer prefixes approximate stats eta tomllines rawfiles
+rouge vectors
+neighbours
 config fields prompts retrieve rundir lock filter diversity symptoms topics scripted console
 digests
-textfiles columns stage study heldout manifest replay lineage likeness advice testing report backends
+textfiles columns stage drafted study heldout manifest replay lineage likeness advice testing report backends
 readers context sharing tally generate summary doctor seal
 tuning distil verify evals
 plan judging
@@ -76,6 +78,7 @@ AT_HOME = {
     "datasets": {"columns"},
     "langdetect": {"evals.language"},
     "lm_eval": {"evals.harness"},
+    "usearch": {"approximate"},
     "typer": {
         "cli.__init__",
         "cli.app",
@@ -89,6 +92,7 @@ LAZY = {
     "langdetect",
     "pyarrow",
     "datasets",
+    "usearch",
     "rich",
     "transformers",
     "peft",

@@ -180,7 +180,9 @@ def choose_backend(settings: Settings) -> Backend:
     if name == "scripted":
         from isara.testing import HashEmbedder, ScriptedModel, ScriptedTrainer
 
-        return Backend(ScriptedModel(), HashEmbedder(), ScriptedTrainer(), {"name": "scripted"}, {"name": "hash"})
+        return Backend(
+            ScriptedModel(remember=False), HashEmbedder(), ScriptedTrainer(), {"name": "scripted"}, {"name": "hash"}
+        )
     return real_backend(settings)
 
 

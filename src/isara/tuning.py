@@ -30,13 +30,13 @@ def train_arm(
 ) -> None:
     """Tune on the seeds and what was generated; does nothing where that is done."""
     folder = run.folder / arm
-    examples, dropped = training_set(run, generated, targets)
     steps = steps_for(run)
     stage = f"train-{arm}"
     begin(run, stage)
     if (folder / "training.json").exists() and any((folder / "adapter").glob("*")):
         end(run, stage, 0.0, resumed=True)
         return
+    examples, dropped = training_set(run, generated, targets)
     write_jsonl(folder / "train.jsonl", [trl_record(example) for example in examples])
     started = time.monotonic()
 

@@ -29,6 +29,7 @@ Places = NDArray[np.int64]
 Bounds = NDArray[np.float64]
 
 _ROUNDING = 1e-6
+_LOOK_FIRST = 32
 
 
 def f1(a: str, b: str) -> float:
@@ -111,20 +112,27 @@ class Index:
         return self._best(query, places, threshold)
 
     def _best(self, query: str, places: Places, threshold: float) -> Nearest:
-        m, best, score = len(query), -1, threshold
         bounds = self._bounds(query, places)
-        may = np.flatnonzero(bounds >= max(threshold, 1e-9))
-        order = may[np.argsort(-bounds[may], kind="stable")]
-        for place, bound in zip(places[order].tolist(), bounds[order].tolist(), strict=True):
-            if bound < score:
-                break
+        best, score = -1, threshold
+        # A few of the best bounds first: what they reach rules out most others before these are put in order.
+        first = [np.argpartition(bounds, -_LOOK_FIRST)[-_LOOK_FIRST:]] if len(bounds) > _LOOK_FIRST else []
+        for chosen in (*first, slice(None)):
+            may = bounds[chosen] >= max(score, 1e-9)
+            some, most = places[chosen][may], bounds[chosen][may]
+            best, score = self._better(query, some[np.argsort(-most, kind="stable")].tolist(), best, score)
+        return Nearest(self._ids[best], score) if best >= 0 else Nearest(None, 0.0)
+
+    def _better(self, query: str, places: Iterable[int], best: int, score: float) -> tuple[int, float]:
+        """Return the place and the score of the most similar of some texts, where it is better than the best so far."""
+        m = len(query)
+        for place in places:
             other = self._texts[place]
             need = max(1, math.ceil(score * (m + len(other)) / 2 - _ROUNDING))  # rounded down in doubt
             common = LCSseq.similarity(query, other, score_cutoff=need)
             reached = _f_measure(common, m, len(other))
             if common and (reached > score or (reached == score and (best < 0 or place < best))):
                 best, score = place, reached
-        return Nearest(self._ids[best], score) if best >= 0 else Nearest(None, 0.0)
+        return best, score
 
     def _bounds(self, query: str, places: Places) -> Bounds:
         """Return the most that the ROUGE-L of a query with each of some texts may be."""

@@ -28,6 +28,7 @@ EXACT = 200_000
 SEGMENT = 100_000
 _BLOCK = 8192
 _FIRST = 256
+_FEW = 512
 
 
 class Store:
@@ -84,10 +85,14 @@ class Store:
         if start >= end or count < 1:
             return [([], [])] * len(queries)
         wide = np.asarray(queries, dtype=np.float64)
-        places = self._proposed(wide, count, start, end)
+        if end - start <= _FEW:
+            products = wide @ self._rows[start:end].astype(np.float64).T
+            proposed = [(np.arange(start, end), row) for row in products]
+        else:
+            places = self._proposed(wide, count, start, end)
+            proposed = [(f, self._rows[f].astype(np.float64) @ query) for f, query in zip(places, wide, strict=True)]
         found = []
-        for query, few in zip(wide, places, strict=True):
-            exact = self._rows[few].astype(np.float64) @ query
+        for few, exact in proposed:
             order = np.lexsort((few, -exact))[:count]
             found.append((few[order].tolist(), exact[order].tolist()))
         return found

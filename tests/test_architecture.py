@@ -43,6 +43,7 @@ __main__
 INNER_ROWS = {
     "report": """
         text records
+        rows
         load charts settings_view
         embed items tables
         sections
@@ -85,7 +86,7 @@ AT_HOME = {
         *(f"cli.{name}" for name in INNER_ROWS["cli"].split() if name not in ("app", "stopping", "__init__")),
     },
     "rich": {"cli.study", "cli.work", "console"},
-    "pydantic": {"settings", "config", "study", "report.load", "report.records"},
+    "pydantic": {"settings", "config", "study", "report.records", "report.rows"},
 }
 """What else is imported from outside, and the only modules that may name it."""
 LAZY = {

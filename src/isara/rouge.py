@@ -115,8 +115,9 @@ class Index:
         bounds = self._bounds(query, places)
         best, score = -1, threshold
         # A few of the best bounds first: what they reach rules out most others before these are put in order.
-        first = [np.argpartition(bounds, -_LOOK_FIRST)[-_LOOK_FIRST:]] if len(bounds) > _LOOK_FIRST else []
-        for chosen in (*first, slice(None)):
+        everything = np.arange(len(places))
+        few = np.argpartition(bounds, -_LOOK_FIRST)[-_LOOK_FIRST:] if len(bounds) > _LOOK_FIRST else everything[:0]
+        for chosen in (few, everything):
             may = bounds[chosen] >= max(score, 1e-9)
             some, most = places[chosen][may], bounds[chosen][may]
             best, score = self._better(query, some[np.argsort(-most, kind="stable")].tolist(), best, score)

@@ -139,3 +139,22 @@ class Store:
 def longest(rows: NDArray[Any]) -> float:
     """Return the length of the longest vector."""
     return float(np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64).max(initial=0.0)))
+
+
+def how(most: int, *, exact: int = EXACT) -> tuple[str | None, str | None]:
+    """
+    Return what searches the vectors of a run that may come to hold `most` of them, and a sentence that says so.
+
+    Both are None where each vector is looked at and nobody will notice. The first belongs to what identifies a run:
+    with another library, or none, it could decide otherwise.
+    """
+    if most <= exact:
+        return None, None
+    begun = f"This run may come to compare up to {most:,} questions. Beyond {exact:,}, "
+    found = version()
+    if found is None:
+        return (
+            None,
+            f'{begun}each is still compared with all, which takes time; pip install "isara[scale]" for an index.',
+        )
+    return f"usearch {found}", f"{begun}the nearest are proposed by an index (usearch {found}), which can miss one."

@@ -24,10 +24,12 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # From bottom to top: a module imports only from rows above its own. `backends`, `report` and `cli` count as one module
 # each, and have rows of their own.
 ROWS = """
-errors settings samples protocols events rouge stats eta tomllines rawfiles
+errors settings samples protocols events tokenizer prefixes approximate stats eta tomllines rawfiles
+rouge vectors
+neighbours
 config fields prompts retrieve rundir lock filter diversity symptoms topics scripted console
 digests
-textfiles columns stage study heldout manifest replay lineage likeness advice testing report backends
+textfiles columns stage drafted study heldout manifest replay lineage likeness advice testing report backends
 readers context sharing tally generate summary doctor seal
 tuning distil verify evals
 plan judging
@@ -41,6 +43,7 @@ __main__
 INNER_ROWS = {
     "report": """
         text records
+        rows
         load charts settings_view
         embed items tables
         sections
@@ -76,19 +79,21 @@ AT_HOME = {
     "datasets": {"columns"},
     "langdetect": {"evals.language"},
     "lm_eval": {"evals.harness"},
+    "usearch": {"approximate"},
     "typer": {
         "cli.__init__",
         "cli.app",
         *(f"cli.{name}" for name in INNER_ROWS["cli"].split() if name not in ("app", "stopping", "__init__")),
     },
     "rich": {"cli.study", "cli.work", "console"},
-    "pydantic": {"settings", "config", "study", "report.load", "report.records"},
+    "pydantic": {"settings", "config", "study", "report.records", "report.rows"},
 }
 """What else is imported from outside, and the only modules that may name it."""
 LAZY = {
     "langdetect",
     "pyarrow",
     "datasets",
+    "usearch",
     "rich",
     "transformers",
     "peft",

@@ -23,6 +23,7 @@ from isara.rundir import fingerprint
 from isara.samples import Sample
 from isara.seal import examine, mend, refuse, seal
 from isara.settings import Settings
+from isara.vectors import how
 
 Seeds = str | Path | Iterable[Any]
 """A file, a dataset name, a shipped seed set, or records already in memory."""
@@ -95,10 +96,16 @@ def align(
         watch(Event("stage", {"name": "load", "label": "loading", "kind": "load", "units": 1, "prior": 20}))
         made = (backend or choose_backend)(chosen)
         watch(Event("finish", {"name": "load"}))
-        for sentence in made.said:
+        search, words = how(most_questions(chosen, len(learned)))
+        for sentence in (*made.said, *([words] if words else [])):
             watch(Event("say", {"text": sentence, "level": "info"}))
         wanted = manifest.describe(
-            folder.resolve().name, chosen, inputs, made.model_facts, made.embedder_facts, sys.argv
+            folder.resolve().name,
+            chosen,
+            inputs,
+            made.model_facts,
+            {**made.embedder_facts, **({"search": search} if search else {})},
+            sys.argv,
         )
         if killed:
             watch(Event("say", {"text": f"The last {killed}, did not end by itself: taken over.", "level": "info"}))
@@ -116,6 +123,11 @@ def align(
         write_report(folder)
         seal(folder, complete=True)
     return as_result(folder, found)
+
+
+def most_questions(settings: Settings, seeds: int) -> int:
+    """Return the most questions that a run may come to compare new ones with."""
+    return seeds + settings.rounds * int(settings.target.accepted * settings.target.budget)
 
 
 def as_result(folder: Path, found: Mapping[str, Any]) -> Result:
@@ -180,7 +192,9 @@ def choose_backend(settings: Settings) -> Backend:
     if name == "scripted":
         from isara.testing import HashEmbedder, ScriptedModel, ScriptedTrainer
 
-        return Backend(ScriptedModel(), HashEmbedder(), ScriptedTrainer(), {"name": "scripted"}, {"name": "hash"})
+        return Backend(
+            ScriptedModel(remember=False), HashEmbedder(), ScriptedTrainer(), {"name": "scripted"}, {"name": "hash"}
+        )
     return real_backend(settings)
 
 

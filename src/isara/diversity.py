@@ -11,20 +11,22 @@ from __future__ import annotations
 
 import math
 import random
+from array import array
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isara.protocols import Vectors
 from isara.rouge import Index, tokens
 from isara.samples import Sample
 
 _ORDERS = 8
 _MOST_TEXTS = 200
 _COPY = 0.9
+_BLOCK = 4096
 
 Text = Sequence[str]
 """The tokens of one text."""
@@ -60,7 +62,10 @@ class Diversity(Measures):
 
 
 def measure(
-    samples: Sequence[Sample], vectors: Vectors | None, seeds: Sequence[Sample], seed_vectors: Vectors | None
+    samples: Sequence[Sample],
+    vectors: NDArray[Any] | None,
+    seeds: Sequence[Sample],
+    seed_vectors: NDArray[Any] | None,
 ) -> Diversity:
     """
     Return how varied a round's samples are, and how varied the seeds are.
@@ -70,11 +75,11 @@ def measure(
     compared on equally many words (distinct-n) and equally many texts (self-BLEU, at most 200): as many as the smaller
     of the two has, a mean over a few fixed random choices. A text is a question with its answer.
     """
-    ours, theirs = _texts(samples), _texts(seeds)
-    present = [texts for texts in (ours, theirs) if texts]
-    words = min((sum(map(len, texts)) for texts in present), default=0)
+    ours, theirs = Texts(samples), Texts(seeds)
+    present = [texts for texts in (ours, theirs) if len(texts)]
+    words = min((texts.words for texts in present), default=0)
     count = min((len(texts) for texts in present), default=0)
-    places, seed_places = _directions(vectors, len(samples)), _directions(seed_vectors, len(seeds))
+    places, seed_places = _checked(vectors, len(samples)), _checked(seed_vectors, len(seeds))
     answers = [seed.answer for seed in seeds]
     return {
         **_measures(samples, ours, words, count),
@@ -154,7 +159,7 @@ class _OfTexts(TypedDict):
     answer_words: float | None
 
 
-def _measures(samples: Sequence[Sample], texts: Sequence[Text], words: int, count: int) -> _OfTexts:
+def _measures(samples: Sequence[Sample], texts: Texts, words: int, count: int) -> _OfTexts:
     return {
         "distinct_1": _distinct(texts, 1, words),
         "distinct_2": _distinct(texts, 2, words),
@@ -165,41 +170,59 @@ def _measures(samples: Sequence[Sample], texts: Sequence[Text], words: int, coun
     }
 
 
-def _texts(samples: Sequence[Sample]) -> list[Text]:
-    texts = [tokens(f"{sample.question}\n{sample.answer}") for sample in samples]
-    return [text for text in texts if text]
+class Texts:
+    """The texts of samples, those without a word left out; they are taken apart when they are wanted, not kept so."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self._samples = samples
+        sizes = [len(self._tokens(sample)) for sample in samples]
+        self._places = array("I", (place for place, size in enumerate(sizes) if size))
+        self.words = sum(sizes)
+        """How many words there are in all of them."""
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[Text]:
+        return (self._tokens(self._samples[place]) for place in self._places)
+
+    def shuffled(self) -> Iterator[Iterator[Text]]:
+        """Yield the texts in a few random orders, always the same ones."""
+        for order in range(_ORDERS):
+            drawn = random.Random(order).sample(range(len(self)), len(self))
+            yield (self._tokens(self._samples[self._places[i]]) for i in drawn)
+
+    def _tokens(self, sample: Sample) -> Text:
+        return tokens(f"{sample.question}\n{sample.answer}")
 
 
 def _mean(values: Sequence[float]) -> float | None:
     return math.fsum(values) / len(values) if values else None
 
 
-def _shuffled(texts: Sequence[Text]) -> list[list[Text]]:
-    """Return the texts in a few random orders, always the same ones."""
-    return [random.Random(order).sample(texts, len(texts)) for order in range(_ORDERS)]
-
-
 def _ngrams(text: Text, n: int) -> list[tuple[str, ...]]:
     return [tuple(text[i : i + n]) for i in range(len(text) - n + 1)]
 
 
-def _distinct(texts: Sequence[Text], n: int, words: int) -> float | None:
+def _distinct(texts: Texts, n: int, words: int) -> float | None:
     shares = []
-    for order in _shuffled(texts):
+    for order in texts.shuffled():
         grams, left = [], words
         for text in order:
             grams += _ngrams(text[:left], n)
             left -= min(left, len(text))
+            if not left:
+                break
         if grams:
             shares.append(len(set(grams)) / len(grams))
     return _mean(shares)
 
 
-def _self_bleu(texts: Sequence[Text], count: int) -> float | None:
+def _self_bleu(texts: Texts, count: int) -> float | None:
     if count < 2:
         return None
-    orders = [texts] if count == len(texts) else _shuffled(texts)
-    return _mean([score for order in orders for score in _bleu_with_others(order[:count])])
+    orders = [iter(texts)] if count == len(texts) else texts.shuffled()
+    return _mean([score for order in orders for score in _bleu_with_others(list(islice(order, count)))])
 
 
 def _bleu_with_others(texts: Sequence[Text]) -> list[float]:
@@ -232,40 +255,55 @@ def _matches(counts: Sequence[Counter[tuple[str, ...]]]) -> list[int]:
     return [sum(most[gram][0] if times == most[gram][1] else times for gram, times in row.items()) for row in counts]
 
 
-def _directions(vectors: Vectors | None, samples: int) -> NDArray[np.float64] | None:
-    """Return the vectors at length 1 exactly; half-precision files bring them a little off."""
+def _checked(vectors: NDArray[Any] | None, samples: int) -> NDArray[Any] | None:
     if vectors is None or not samples:
         return None
     if len(vectors) != samples:
         raise ValueError(f"{len(vectors)} vectors for {samples} samples: there must be one for each, in order.")
-    wide = np.asarray(vectors, dtype=np.float64)
-    norms = np.linalg.norm(wide, axis=1, keepdims=True)
-    return wide / np.where(norms > 0, norms, 1.0)
+    return vectors
 
 
-def _spread(places: NDArray[np.float64] | None) -> float | None:
-    if places is None or len(places) < 2:
+def _directions(vectors: NDArray[Any]) -> Iterator[NDArray[np.float64]]:
+    """Yield the vectors at length 1 exactly, some at a time; half-precision files bring them a little off."""
+    for start in range(0, len(vectors), _BLOCK):
+        wide = np.asarray(vectors[start : start + _BLOCK], dtype=np.float64)
+        norms = np.linalg.norm(wide, axis=1, keepdims=True)
+        yield wide / np.where(norms > 0, norms, 1.0)
+
+
+def _spread(vectors: NDArray[Any] | None) -> float | None:
+    if vectors is None or len(vectors) < 2:
         return None
     # The squared length of the sum holds the products of all pairs, and those with itself.
-    pairs = float(np.sum(places.sum(axis=0) ** 2) - np.sum(places**2))
-    return max(0.0, 1 - pairs / (len(places) * (len(places) - 1)))
+    total, own = np.zeros(vectors.shape[1]), 0.0
+    for part in _directions(vectors):
+        total += part.sum(axis=0)
+        own += float(np.sum(part**2))
+    return max(0.0, 1 - float(np.sum(total**2) - own) / (len(vectors) * (len(vectors) - 1)))
 
 
-def _to_nearest(
-    places: NDArray[np.float64] | None, others: NDArray[np.float64] | None, *, itself: bool
-) -> float | None:
-    if places is None or others is None or (itself and len(others) < 2):
+def _to_nearest(vectors: NDArray[Any] | None, others: NDArray[Any] | None, *, itself: bool) -> float | None:
+    if vectors is None or others is None or (itself and len(others) < 2):
         return None
-    cosines = places @ others.T
-    if itself:
-        np.fill_diagonal(cosines, -np.inf)
-    return max(0.0, 1 - float(cosines.max(axis=1).mean()))
+    nearest, start = 0.0, 0
+    for part in _directions(vectors):
+        likest = np.full(len(part), -np.inf)
+        place = 0
+        for other in _directions(others):
+            cosines = part @ other.T
+            if itself and place == start:
+                np.fill_diagonal(cosines, -np.inf)
+            likest = np.maximum(likest, cosines.max(axis=1))
+            place += len(other)
+        nearest += float(likest.sum())
+        start += len(part)
+    return max(0.0, 1 - nearest / len(vectors))
 
 
 def _copy_rate(answers: Sequence[str], sources: Sequence[str]) -> float | None:
     if not answers or not sources:
         return None
-    index = Index(("seed", source) for source in sources)
+    index = Index((("seed", source) for source in sources), floor=_COPY)
     return _mean([index.nearest(answer, _COPY).id is not None for answer in answers])
 
 
@@ -275,7 +313,7 @@ def _copies_within(answers: Sequence[str]) -> float | None:
         return None
     copies: set[int] = set()
     for order in (range(len(answers)), reversed(range(len(answers)))):
-        index = Index()
+        index = Index(floor=_COPY)
         for i in order:
             if index.nearest(answers[i], _COPY).id is not None:
                 copies.add(i)

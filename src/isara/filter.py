@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isara import rouge
-from isara.protocols import Vectors
-from isara.samples import Sample
+from isara.neighbours import Neighbours
 from isara.settings import FilterSettings
 
 
@@ -87,54 +86,34 @@ FUNNEL = (*QUESTION_RULES, *ANSWER_RULES, "surplus")
 """Every reason for which a candidate is dropped, in the order in which it is looked at."""
 
 
-class Neighbours:
-    """What a new question is compared with, by words and by meaning."""
-
-    def __init__(self, samples: Sequence[Sample], vectors: Vectors) -> None:
-        self._index = rouge.Index((sample.id, sample.question) for sample in samples)
-        self._ids = [sample.id for sample in samples]
-        self._first = len(samples)
-        # In float64 the products of vectors that come rounded to float16 are exact: the same on every machine.
-        self._vectors = np.zeros((max(256, 2 * len(samples)), vectors.shape[1]), dtype=np.float64)
-        self._vectors[: len(samples)] = vectors
-
-    def add(self, name: str, question: str, vector: NDArray[np.float32]) -> None:
-        """Compare later questions with this one too."""
-        if len(self._ids) == len(self._vectors):
-            self._vectors = np.concatenate([self._vectors, np.zeros_like(self._vectors)])
-        self._vectors[len(self._ids)] = vector
-        self._ids.append(name)
-        self._index.add(name, question)
-
-    def by_words(self, question: str) -> tuple[str | None, float]:
-        """Return the id and the exact ROUGE-L of the most similar question."""
-        found = self._index.nearest(question)
-        return found.id, found.score
-
-    def by_meaning(self, vector: NDArray[np.float32], *, added: bool = True) -> tuple[str | None, float]:
-        """Return the id and the cosine of the most similar question, of those added later too unless told not to."""
-        count = len(self._ids) if added else self._first
-        if not count:
-            return None, 0.0
-        likeness = self._vectors[:count] @ vector.astype(np.float64)
-        best = int(likeness.argmax())
-        return self._ids[best], float(likeness[best])
-
-
 class Sieve:
     """The rules of one round, with what they compare against. Candidates must come in their own order."""
 
     def __init__(self, settings: FilterSettings, known: Neighbours, heldout: Neighbours) -> None:
         self._known = known
+        self._heldout = heldout
         self._question_rules = question_rules(settings, known, heldout)
         self._answer_rules = answer_rules(settings)
+
+    def questions(self, candidates: Sequence[Candidate]) -> dict[str, Drop]:
+        """Judge the questions of a batch, one after the other; returns why those that do not pass are dropped."""
+        vectors = [candidate.vector for candidate in candidates if candidate.vector is not None]
+        self._known.look_ahead(vectors)
+        self._heldout.look_ahead(vectors)
+        judged = ((candidate.id, self.question(candidate)) for candidate in candidates)
+        return {name: drop for name, drop in judged if drop is not None}
 
     def question(self, candidate: Candidate) -> Drop | None:
         """Judge a candidate's question; from now on later ones are compared with one that passes."""
         drop = first(self._question_rules, candidate)
-        if drop is None and candidate.question is not None and candidate.vector is not None:
-            self._known.add(candidate.id, candidate.question, candidate.vector)
+        if drop is None:
+            self.passed(candidate)
         return drop
+
+    def passed(self, candidate: Candidate) -> None:
+        """Compare later questions with that of a candidate which has passed."""
+        if candidate.question is not None and candidate.vector is not None:
+            self._known.add(candidate.id, candidate.question, candidate.vector)
 
     def answer(self, candidate: Candidate) -> Drop | None:
         """Judge a candidate's answer."""
@@ -227,12 +206,15 @@ def alike(name: str, threshold: float, others: Neighbours, what: str) -> Rule:
     measure = "ROUGE-L" if name.endswith("rouge") else "cosine"
 
     def rule(candidate: Candidate) -> Drop | None:
+        score: float | None
         if measure == "ROUGE-L":
-            nearest, score = others.by_words(candidate.question or "")
+            nearest, score = others.by_words(candidate.question or "", threshold)
         else:
             if candidate.vector is None:
                 return None
             nearest, score = others.by_meaning(candidate.vector)
+        if score is None:
+            return None
         candidate.scores[name] = score
         if score < threshold:
             return None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from isara.drafted import Drafted, decided, likelihood_of, stored_vectors
 from isara.events import Event, Watch
 from isara.filter import Candidate, Drop, Sieve
 from isara.heldout import refuse_nan
@@ -22,7 +23,7 @@ from isara.prompts import (
     parse_question,
     question_stops,
 )
-from isara.protocols import Completion, Embedder, Likelihood, Model, Prompt, Sampling, Vectors
+from isara.protocols import Completion, Embedder, Model, Prompt, Sampling
 from isara.retrieve import Pool, request_seed
 from isara.rundir import Journal
 from isara.samples import Sample
@@ -30,26 +31,13 @@ from isara.settings import Settings
 from isara.stage import Stage
 
 
-@dataclass
-class Drafted:
-    """What a round accepted, and what it took."""
-
-    kept: list[Sample]
-    vectors: Vectors
-    funnel: dict[str, int]
-    drafted: int
-    ended: str
-    parse_rate: dict[str, float | None]
-    adapted: list[str]
-    kept_records: list[dict[str, Any]]
-
-
 class Draft:
     """
     The drafting of one round. Each batch is five committed steps; a step already on disk is read, not done again.
 
-    What the model is asked depends only on the seed, the round, the batch and the pool, so a round that was killed
-    and goes on asks for the same, and decides the same.
+    Of a batch that is decided, what was accepted stays in memory, and what later questions are compared with. What the
+    model is asked depends only on the seed, the round, the batch and the pool, so a round that was killed and goes on
+    asks for the same, and decides the same.
     """
 
     def __init__(
@@ -82,8 +70,10 @@ class Draft:
         self.questions = Stage("question", asks.style if chat else "text", asks.demonstrations, floor)
         style: Style = auto if answers.style == "auto" or not chat else answers.style
         self.answers = Stage("answer", "text" if answers.principles else style, answers.demonstrations, floor)
-        self.kept: list[Candidate] = []
+        self.kept: list[Sample] = []
+        self.kept_vectors: list[NDArray[np.float16]] = []
         self.funnel: dict[str, int] = {}
+        self.read_back: list[Candidate] = []
 
     def run(self) -> Drafted:
         """Draft until the target or the budget is reached."""
@@ -92,35 +82,51 @@ class Draft:
         drafted = batch = 0
         while len(self.kept) < target.accepted and drafted < budget:
             size = min(target.batch, budget - drafted)
-            candidates = [Candidate(f"r{self.number}-{drafted + i + 1:05d}", self.number) for i in range(size)]
-            self.batch(batch, drafted, candidates)
+            if self.journal.done(f"{batch}/decided"):
+                self.recall(batch, size)
+            else:
+                candidates = [Candidate(f"r{self.number}-{drafted + i + 1:05d}", self.number) for i in range(size)]
+                self.batch(batch, drafted, candidates)
             drafted += size
             batch += 1
             self.watch(
                 Event("progress", {"name": f"draft-{self.number}", "done": min(len(self.kept), target.accepted)})
             )
-        vectors = [candidate.vector for candidate in self.kept if candidate.vector is not None]
         return Drafted(
-            kept=[as_sample(candidate) for candidate in self.kept],
-            vectors=np.stack(vectors) if vectors else self.pool.vectors[:0],
+            kept=self.kept,
+            vectors=np.concatenate([self.pool.store.held[:0], *self.kept_vectors]),
             funnel=self.funnel,
             drafted=drafted,
             ended="target" if len(self.kept) >= target.accepted else "budget",
             parse_rate={"question": self.questions.rate, "answer": self.answers.rate},
             adapted=[*self.questions.adapted, *self.answers.adapted],
-            kept_records=[candidate.to_json() for candidate in self.kept],
         )
+
+    def recall(self, batch: int, size: int) -> None:
+        """Take in a batch that was decided before: its decisions stand, and are not made again."""
+        found = decided(self.journal, batch, self.number)
+        self.note(self.questions, size, found.parsed)
+        self.note(self.answers, len(found.passed), found.answered)
+        self.read_back += found.passed
+        self.take(found.kept, found.vectors)
+        for rule in found.rules:
+            self.funnel[rule] = self.funnel.get(rule, 0) + 1
+
+    def take(self, samples: Sequence[Sample], vectors: Sequence[NDArray[np.float32]]) -> None:
+        """Hold what was accepted."""
+        self.kept += samples
+        self.kept_vectors += [np.stack(vectors).astype(np.float16)] if vectors else []
 
     def batch(self, batch: int, offset: int, candidates: list[Candidate]) -> None:
         """Take a batch of candidates from nothing to a decision."""
+        for candidate in self.read_back:
+            self.sieve.passed(candidate)
+        self.read_back = []
         self.ask(batch, offset, candidates)
         vectors = self.vectors(batch, [c for c in candidates if c.question is not None])
-        drops: dict[str, Drop] = {}
         for candidate in candidates:
             candidate.vector = vectors.get(candidate.id)
-            drop = self.sieve.question(candidate)
-            if drop is not None:
-                drops[candidate.id] = drop
+        drops = self.sieve.questions(candidates)
         asked = [c for c in candidates if c.id not in drops]
         self.answer(batch, asked)
         room = self.settings.target.accepted - len(self.kept)
@@ -139,7 +145,7 @@ class Draft:
         """Let the model write a question for each candidate."""
         stage = self.questions
         settings = self.settings.questions
-        shown = [self.shown_for_question(offset + i) for i in range(len(candidates))]
+        shown = self.shown_for_questions(range(offset, offset + len(candidates)))
         prompts = [for_question(few, stage.style, stage.separators) for few in shown]
         sampling = Sampling(settings.max_tokens, settings.temperature, settings.top_p, question_stops(stage.style))
         for candidate, few in zip(candidates, shown, strict=True):
@@ -149,28 +155,31 @@ class Draft:
             candidate.question = parse_question(completion.text)
         self.note(stage, len(candidates), sum(c.question is not None for c in candidates))
 
-    def shown_for_question(self, turn: int) -> list[Sample]:
-        """Return what the model sees before its new question: accepted samples where asked for, then an anchor's."""
+    def shown_for_questions(self, turns: Sequence[int]) -> list[list[Sample]]:
+        """Return what the model sees before new questions: accepted samples where asked for, then an anchor's."""
         settings, key = self.settings.questions, (self.settings.seed, self.number)
         machine = min(settings.machine, len(self.kept), self.questions.shown - 1)
-        drawn = np.random.default_rng([*key, 2, turn]).choice(len(self.kept), size=machine, replace=False)
-        few = self.pool.for_question(turn, self.questions.shown - machine, settings.neighbourhood, *key)
-        return [*(as_sample(self.kept[int(i)]) for i in drawn), *few]
+        shown = self.pool.for_questions(turns, self.questions.shown - machine, settings.neighbourhood, *key)
+        if machine < 1:
+            return shown
+        found = []
+        for turn, few in zip(turns, shown, strict=True):
+            drawn = np.random.default_rng([*key, 2, turn]).choice(len(self.kept), size=machine, replace=False)
+            found.append([*(self.kept[int(i)] for i in drawn), *few])
+        return found
 
-    def shown_for_answer(self, candidate: Candidate) -> list[Sample]:
-        """Return what the model sees before its answer."""
-        if candidate.vector is None:
-            return []
+    def shown_for_answers(self, candidates: Sequence[Candidate]) -> list[list[Sample]]:
+        """Return what the model sees before its answers."""
         if self.settings.answers.choice == "random":
-            turn = request_seed("demonstrations", candidate.id)
-            return self.pool.at_random(self.answers.shown, self.settings.seed, turn)
-        return self.pool.for_answer(candidate.vector, self.answers.shown)
+            turns = (request_seed("demonstrations", candidate.id) for candidate in candidates)
+            return [self.pool.at_random(self.answers.shown, self.settings.seed, turn) for turn in turns]
+        return self.pool.for_answers([c.vector for c in candidates if c.vector is not None], self.answers.shown)
 
     def answer(self, batch: int, candidates: list[Candidate]) -> None:
         """Let the model answer each candidate's question, and score how sure it was."""
         stage = self.answers
         settings = self.settings.answers
-        shown = [self.shown_for_answer(candidate) for candidate in candidates]
+        shown = self.shown_for_answers(candidates)
         prompts = [
             after(settings.principles, for_answer(c.question or "", few, stage.style, stage.separators))
             for c, few in zip(candidates, shown, strict=True)
@@ -286,7 +295,11 @@ class Draft:
         """Return the embedding of each parsed question, rounded as it is stored: a resumed run sees the same."""
         step = f"{batch}/embeddings"
         if not self.journal.done(step):
-            rows = self.embedder.embed([c.question or "" for c in candidates]) if candidates else self.pool.vectors[:0]
+            rows = (
+                self.embedder.embed([c.question or "" for c in candidates])
+                if candidates
+                else np.zeros((0, 1), np.float32)
+            )
             self.journal.commit(
                 step,
                 {
@@ -294,22 +307,21 @@ class Draft:
                     "embedded.jsonl": [{"id": candidate.id} for candidate in candidates],
                 },
             )
-        stored = np.frombuffer(self.journal.content(step, "embeddings.f16"), dtype="<f2").astype(np.float32)
-        rows = stored.reshape(len(candidates), -1) if candidates else self.pool.vectors[:0]
+        rows = stored_vectors(self.journal, batch, len(candidates))
         return {candidate.id: row for candidate, row in zip(candidates, rows, strict=True)}
 
     def decide(
         self, batch: int, candidates: Sequence[Candidate], accepted: Sequence[Candidate], drops: dict[str, Drop]
     ) -> None:
         """Write down what was kept and what was not, and why."""
-        self.kept += accepted
+        self.take(
+            [Sample(c.id, c.question or "", c.answer or "", self.number, c.parents) for c in accepted],
+            [c.vector for c in accepted if c.vector is not None],
+        )
         for drop in drops.values():
             self.funnel[drop.rule] = self.funnel.get(drop.rule, 0) + 1
-        step = f"{batch}/decided"
-        if self.journal.done(step):
-            return
         self.journal.commit(
-            step,
+            f"{batch}/decided",
             {
                 "kept.jsonl": [candidate.to_json() for candidate in accepted],
                 "dropped.jsonl": [c.to_json() | drops[c.id].to_json() for c in candidates if c.id in drops],
@@ -321,14 +333,3 @@ class Draft:
         said = stage.observe(asked, parsed)
         if said:
             self.watch(Event("say", {"text": said, "level": "warning"}))
-
-
-def as_sample(candidate: Candidate) -> Sample:
-    """Return a candidate that was accepted as a sample."""
-    return Sample(candidate.id, candidate.question or "", candidate.answer or "", candidate.round, candidate.parents)
-
-
-def likelihood_of(record: dict[str, Any]) -> Likelihood | None:
-    """Return the likelihood noted with a completion, where there is one."""
-    total = record["log_likelihood"]
-    return None if total is None else Likelihood(total, record["likelihood_tokens"])

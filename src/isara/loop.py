@@ -16,11 +16,13 @@ import numpy as np
 from isara import diversity
 from isara.context import Run, begin, end, skip_after
 from isara.distil import soft_targets
+from isara.drafted import Drafted
 from isara.errors import GenerationError
 from isara.events import Event
-from isara.filter import FUNNEL, Neighbours, Sieve
-from isara.generate import Draft, Drafted
+from isara.filter import FUNNEL, Sieve
+from isara.generate import Draft
 from isara.heldout import mean_nll, write_scores
+from isara.neighbours import Neighbours
 from isara.plan import plan
 from isara.protocols import Model, Targets
 from isara.retrieve import Pool
@@ -117,9 +119,10 @@ def draft(run: Run, number: int, generator: str, pool: Pool) -> Drafted:
     stage = f"draft-{number}"
     target = run.settings.target.accepted
     begin(run, stage)
-    known = Neighbours(pool.samples, pool.vectors)
+    limits = run.settings.filter
+    known = Neighbours(pool.samples, pool.store, floor=limits.rouge)
     judges = [run.heldout_vectors, *([run.test_vectors] if run.test else [])]
-    heldout = Neighbours([*run.heldout, *run.test], np.concatenate(judges))
+    heldout = Neighbours([*run.heldout, *run.test], np.concatenate(judges), floor=limits.heldout_rouge)
     loaded: list[Model] = []
 
     def load() -> Model:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from isara.errors import RunError
-from isara.filter import Candidate, Neighbours, Sieve
+from isara.filter import Candidate, Sieve
+from isara.neighbours import Neighbours
 from isara.prompts import parse_answer, parse_question
 from isara.protocols import Vectors
 from isara.rundir import Snapshot, read_json, records_in, snapshot

@@ -4,43 +4,50 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from isara.protocols import Vectors
 from isara.samples import Sample
+from isara.vectors import Store
 
 
 class Pool:
     """What demonstrations are drawn from: the seeds, and what kept rounds accepted."""
 
-    def __init__(self, samples: Sequence[Sample], vectors: Vectors) -> None:
+    def __init__(self, samples: Sequence[Sample], vectors: NDArray[Any]) -> None:
         """Hold samples with the vectors of their questions, shape (samples, dimensions)."""
         if len(samples) != len(vectors):
             raise ValueError(f"{len(samples)} samples but {len(vectors)} vectors")
         self.samples = tuple(samples)
-        self.vectors = vectors
-        # Vectors come rounded to float16. Their products are then exact in float64, whatever the order in which a
-        # machine adds them up, so equal samples are equally near.
-        self._exact = vectors.astype(np.float64)
+        self.store = Store(vectors)
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def grown(self, samples: Sequence[Sample], vectors: Vectors) -> Pool:
+    @property
+    def vectors(self) -> Vectors:
+        """The vectors of the questions, rounded as they are stored."""
+        return self.store.held.astype(np.float32)
+
+    def grown(self, samples: Sequence[Sample], vectors: NDArray[Any]) -> Pool:
         """Return a pool that holds these too."""
-        return Pool((*self.samples, *samples), np.concatenate([self.vectors, vectors]))
+        return Pool((*self.samples, *samples), np.concatenate([self.store.held, vectors.astype(np.float16)]))
 
     def nearest(self, query: NDArray[np.float32], count: int) -> list[int]:
-        """Return the places of the samples most like a vector, the most similar first."""
-        likeness = self._exact @ query.astype(np.float64)
-        # A stable sort, so that equal samples come in the order of the pool on every machine.
-        return [int(i) for i in np.argsort(-likeness, kind="stable")[:count]]
+        """Return the places of the samples most like a vector, the most similar first; of equals, the first held."""
+        return self.store.nearest(query[None], count)[0][0]
 
     def for_answer(self, query: NDArray[np.float32], count: int) -> list[Sample]:
         """Return the samples nearest to a question, the most similar last, next to where the answer is written."""
-        return [self.samples[i] for i in reversed(self.nearest(query, count))]
+        return self.for_answers([query], count)[0]
+
+    def for_answers(self, queries: Sequence[NDArray[np.float32]], count: int) -> list[list[Sample]]:
+        """Return what `for_answer` does for each of several questions, in one go over the pool."""
+        found = self.store.nearest(np.stack(queries), count) if queries else []
+        return [[self.samples[i] for i in reversed(places)] for places, _ in found]
 
     def at_random(self, count: int, *key: int) -> list[Sample]:
         """Return samples drawn at random, each at most once; `key` are the numbers that the draw depends on."""
@@ -54,12 +61,23 @@ class Pool:
         Anchors are taken in turn from shuffles of the pool, so that every sample is one equally often; `key` are
         the numbers that the shuffles and draws depend on.
         """
-        cycle, place = divmod(turn, len(self))
-        anchor = int(np.random.default_rng([*key, 0, cycle]).permutation(len(self))[place])
-        around = [i for i in self.nearest(self.vectors[anchor], neighbourhood + 1) if i != anchor][:neighbourhood]
-        few = min(count - 1, len(around))
-        drawn = np.random.default_rng([*key, 1, turn]).choice(len(around), size=few, replace=False) if few else ()
-        return [*(self.samples[around[int(i)]] for i in drawn), self.samples[anchor]]
+        return self.for_questions(range(turn, turn + 1), count, neighbourhood, *key)[0]
+
+    def for_questions(self, turns: Sequence[int], count: int, neighbourhood: int, *key: int) -> list[list[Sample]]:
+        """Return what `for_question` does for each of several turns, in one go over the pool."""
+        shuffles = {
+            cycle: np.random.default_rng([*key, 0, cycle]).permutation(len(self))
+            for cycle in {turn // len(self) for turn in turns}
+        }
+        anchors = [int(shuffles[turn // len(self)][turn % len(self)]) for turn in turns]
+        near = self.store.nearest(self.store.rows_at(anchors), neighbourhood + 1)
+        found = []
+        for turn, anchor, (places, _) in zip(turns, anchors, near, strict=True):
+            around = [i for i in places if i != anchor][:neighbourhood]
+            few = min(count - 1, len(around))
+            drawn = np.random.default_rng([*key, 1, turn]).choice(len(around), size=few, replace=False) if few else ()
+            found.append([*(self.samples[around[int(i)]] for i in drawn), self.samples[anchor]])
+        return found
 
 
 def request_seed(*parts: object) -> int:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import time
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -203,7 +204,11 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._path = folder / "journal.jsonl"
-        self._spans: dict[str, dict[str, tuple[int, int]]] = {}
+        # Of each step its place in `_spans`: the number of files, and for each of them which, from where and to where.
+        # A long round has thousands of steps, and as objects these would take more room than what was accepted.
+        self._steps: dict[str, int] = {}
+        self._spans = array("Q")
+        self._names: list[str] = []
         self._lengths: dict[str, int] = {}
         self._hash = ""
         self._size = 0
@@ -225,13 +230,17 @@ class Journal:
                 os.truncate(path, length)
 
     def _note(self, step: str, lengths: dict[str, int]) -> None:
-        spans = {name: (self._lengths.get(name, 0), length) for name, length in lengths.items()}
-        self._spans[step] = spans
+        self._steps[step] = len(self._spans)
+        self._spans.append(len(lengths))
+        for name, length in lengths.items():
+            if name not in self._names:
+                self._names.append(name)
+            self._spans.extend((self._names.index(name), self._lengths.get(name, 0), length))
         self._lengths.update(lengths)
 
     def done(self, step: str) -> bool:
         """Whether that step was committed."""
-        return step in self._spans
+        return step in self._steps
 
     def records(self, step: str, name: str) -> list[dict[str, Any]]:
         """Return the records that a committed step appended to a file."""
@@ -239,7 +248,10 @@ class Journal:
 
     def content(self, step: str, name: str) -> bytes:
         """Return the bytes that a committed step appended to a file; raises RunError where they are gone."""
-        start, end = self._spans[step].get(name, (0, 0))
+        place = self._steps[step]
+        spans = self._spans[place + 1 : place + 1 + 3 * self._spans[place]]
+        found = ((spans[i + 1], spans[i + 2]) for i in range(0, len(spans), 3) if self._names[spans[i]] == name)
+        start, end = next(found, (0, 0))
         path = self.folder / name
         try:
             with path.open("rb") as file:

@@ -73,9 +73,17 @@ class ScriptedModel:
     """
 
     def __init__(
-        self, respond: Respond | None = None, *, chat: bool = True, memory: Sequence[str] = (), delay: float = 0.0
+        self,
+        respond: Respond | None = None,
+        *,
+        chat: bool = True,
+        memory: Sequence[str] = (),
+        delay: float = 0.0,
+        remember: bool = True,
     ) -> None:
         self.prompts: list[Prompt] = []
+        self.remember = remember
+        """Whether `prompts` is kept; a long run has no room for that."""
         self.strength = 0.0
         self._respond = respond
         self._chat = chat
@@ -98,7 +106,8 @@ class ScriptedModel:
         done = []
         for prompt, seed in zip(prompts, seeds, strict=True):
             self._readable(prompt)
-            self.prompts.append(prompt)
+            if self.remember:
+                self.prompts.append(prompt)
             text = self._respond(prompt, sampling, seed) if self._respond else self._recombined(prompt, sampling, seed)
             done.append(_ended(text, sampling))
         return done
@@ -135,7 +144,9 @@ class ScriptedModel:
 
     def tuned(self, strength: float) -> ScriptedModel:
         """Return this model after a training of that strength, from 0 (none) to 1."""
-        model = ScriptedModel(self._respond, chat=self._chat, memory=self._memory, delay=self._delay)
+        model = ScriptedModel(
+            self._respond, chat=self._chat, memory=self._memory, delay=self._delay, remember=self.remember
+        )
         model.prompts, model.strength = self.prompts, strength
         return model
 

@@ -30,12 +30,12 @@ def train_arm(
 ) -> None:
     """Tune on the seeds and what was generated; does nothing where that is done."""
     folder = run.folder / arm
-    examples, dropped = training_set(run, generated, targets)
     steps = steps_for(run)
     stage = f"train-{arm}"
     begin(run, stage)
     done = (folder / "training.json").exists() and any((folder / "adapter").glob("*"))
     if not (done and (folder / "train.jsonl").exists()):
+        examples, dropped = training_set(run, generated, targets)
         write_jsonl(folder / "train.jsonl", [trl_record(example) for example in examples])
     if done:
         end(run, stage, 0.0, resumed=True)

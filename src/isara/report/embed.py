@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,9 @@ BUDGET = 26_000_000
 """Bytes of samples in one page; together with everything else this keeps the file below 30 MB."""
 
 TRIES = 60
+
+ROOM = 2.0
+"""Rows are written out while their lines in the files take up to this many times what there is room for."""
 
 SCORES = (
     "question_words",
@@ -49,22 +53,74 @@ def embed(run: Run, budget: int = BUDGET) -> Embedded:
     what was dropped; where there is no room for all of these, an even share of each rule in each round.
     """
     given = [_given(sample, "seed") for sample in run.seeds] + [_given(sample, "heldout") for sample in run.heldout]
-    names = _score_names(run)
-    kept = {n: [_kept(row, names) for row in entry.kept] for n, entry in enumerate(run.rounds)}
-    dropped: dict[tuple[int, str], list[str]] = {}
-    for n, entry in enumerate(run.rounds):
-        for row in entry.dropped:
-            dropped.setdefault((n, row.rule), []).append(_dropped(row, names))
+    seen = _survey(run)
+    names = [name for name in SCORES if name in seen.names] + sorted(seen.names.difference(SCORES))
     left = budget
     rows: list[str] = []
-    for groups in ({0: given}, kept, dropped):
+    for kind in ("given", "kept", "dropped"):
+        groups = {0: given} if kind == "given" else _rendered(_rows(run, kind), seen.groups[kind], names, left)
         chosen = _even_share(groups, left)
         rows += chosen
         left -= sum(map(_size, chosen))
-    drafted = sum(len(entry.kept) + len(entry.dropped) for entry in run.rounds)
-    total = len(given) + drafted
-    head = f'"names":{_dump(names)},"rules":{_dump(_rules(run))},"shown":{len(rows)},"total":{total}'
+    total = len(given) + sum(len(lines) for groups in seen.groups.values() for lines in groups.values())
+    head = f'"names":{_dump(names)},"rules":{_dump(_rules(run, seen.rules))},"shown":{len(rows)},"total":{total}'
     return Embedded(f'{{{head},"rows":[\n' + ",\n".join(rows) + "\n]}", len(rows), total)
+
+
+@dataclass(frozen=True, slots=True)
+class _Survey:
+    """What is in the rounds' files, without their texts."""
+
+    names: set[str]
+    rules: set[str]
+    groups: Mapping[str, dict[tuple[int, str], array[int]]]
+    """For what was kept and what was dropped: the size in bytes of each line, by round and rule."""
+
+
+def _survey(run: Run) -> _Survey:
+    names, rules = set[str](), set[str]()
+    kept: dict[tuple[int, str], array[int]] = {}
+    dropped: dict[tuple[int, str], array[int]] = {}
+    for n, entry in enumerate(run.rounds):
+        for number, line in entry.kept.lines():
+            names.update(entry.kept.record(number, line).scores)
+            kept.setdefault((n, ""), array("I")).append(len(line))
+        for number, line in entry.dropped.lines():
+            row = entry.dropped.record(number, line)
+            names.update(row.scores)
+            rules.add(row.rule)
+            dropped.setdefault((n, row.rule), array("I")).append(len(line))
+    return _Survey(names, rules, {"kept": kept, "dropped": dropped})
+
+
+def _rows(run: Run, kind: str) -> Iterator[tuple[tuple[int, str], Kept | Dropped]]:
+    """Yield what was kept, or what was dropped, with its group."""
+    for n, entry in enumerate(run.rounds):
+        if kind == "kept":
+            yield from (((n, ""), row) for row in entry.kept)
+        else:
+            yield from (((n, row.rule), row) for row in entry.dropped)
+
+
+def _rendered(
+    rows: Iterable[tuple[tuple[int, str], Kept | Dropped]],
+    groups: Mapping[tuple[int, str], array[int]],
+    names: Sequence[str],
+    budget: int,
+) -> dict[tuple[int, str], list[str]]:
+    """Return the rows of each group, of very many an even share that is still more than there is room for."""
+    whole = sum(sum(sizes) for sizes in groups.values())
+    share = min(1.0, ROOM * max(0, budget) / max(1, whole))
+    wanted = {key: math.ceil(len(sizes) * share) for key, sizes in groups.items()}
+    seen: dict[tuple[int, str], int] = {}
+    found: dict[tuple[int, str], list[str]] = {key: [] for key in groups}
+    for key, row in rows:
+        place, seen[key] = seen.get(key, 0), seen.get(key, 0) + 1
+        count = len(groups.get(key, ()))
+        # As many as are wanted, spread evenly, the first one among them; none that came while this was read.
+        if place < count and place * wanted[key] // count > (place - 1) * wanted[key] // count:
+            found[key].append(_dropped(row, names) if isinstance(row, Dropped) else _kept(row, names))
+    return found
 
 
 def _given(sample: Pair, kind: str) -> str:
@@ -101,17 +157,9 @@ def _rounded(value: float) -> float:
     return int(rounded) if rounded.is_integer() else rounded
 
 
-def _score_names(run: Run) -> list[str]:
-    """Return the known scores in the order of their rules, then any others."""
-    found = {name for entry in run.rounds for row in entry.kept for name in row.scores}
-    found |= {name for entry in run.rounds for row in entry.dropped for name in row.scores}
-    return [name for name in SCORES if name in found] + sorted(found.difference(SCORES))
-
-
-def _rules(run: Run) -> dict[str, str]:
+def _rules(run: Run, found: set[str]) -> dict[str, str]:
     """Return plain words for each rule that dropped something, in the order in which they ran."""
     order = dict.fromkeys(step.rule for entry in run.rounds if entry.facts for step in entry.facts.funnel)
-    found = {row.rule for entry in run.rounds for row in entry.dropped}
     rules = [rule for rule in order if rule in found] + sorted(found.difference(order))
     return {rule: rule_words(rule) for rule in rules}
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import ValidationError
 
 from isara.errors import RunError
 from isara.report import records
+from isara.report.rows import R, Rows, parse, unreadable
 from isara.report.text import arm_label, capital
 
 BASELINES = ("base", "retrieved", "seeds-only")
 ROUND = re.compile(r"round-([1-9][0-9]*)")
-R = TypeVar("R", bound=records.Record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +36,8 @@ class Round:
 
     number: int
     facts: records.RoundFacts | None
-    kept: tuple[records.Kept, ...]
-    dropped: tuple[records.Dropped, ...]
+    kept: Rows[records.Kept]
+    dropped: Rows[records.Dropped]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,67 +100,18 @@ def load_run(path: Path) -> Run:
 
 def read_object(run: Path, file: str, shape: type[R]) -> R | None:
     """Return the one object in a JSON file, or None where there is no such file; RunError when it is damaged."""
-    content = _bytes(run, file)
-    return None if content is None else _record(content, shape, f"{run / file}", file)
-
-
-def read_rows(run: Path, file: str, shape: type[R], *, until: int | None = None, torn: bool = False) -> tuple[R, ...]:
-    """
-    Return the records in the first `until` bytes of a JSONL file; an absent file has none.
-
-    RunError: a line is damaged. `torn` forgives a last line without an end, in a file still being written.
-    """
-    content = _bytes(run, file)
-    if content is None:
-        return ()
-    lines = content[:until].split(b"\n")
-    if torn:
-        lines = lines[:-1]
-    return tuple(
-        _record(line, shape, f"{run / file}:{number}", file)
-        for number, line in enumerate(lines, start=1)
-        if line.strip()
-    )
-
-
-def _bytes(run: Path, file: str) -> bytes | None:
     try:
-        return (run / file).read_bytes()
+        content = (run / file).read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise RunError(
-            f"{run / file}: cannot be read ({error.strerror}). Check the folder and its permissions."
-        ) from error
+        raise unreadable(run / file, error) from error
+    return parse(content, shape, f"{run / file}", file)
 
 
-def _record(content: bytes, shape: type[R], where: str, file: str) -> R:
-    try:
-        value = json.loads(content.decode("utf-8"))
-        return shape.model_validate(_plain(value) if b"\\u" in content else value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        found = f"{field}: {first['msg']}" if field else "not an object"
-    except UnicodeDecodeError:
-        found = "not UTF-8 text"
-    except (ValueError, RecursionError):
-        found = "not JSON"
-    remedy = "Put back a copy of it"
-    if file != "manifest.json":
-        remedy += ", or move it away to see the report without it"
-    raise RunError(f"{where}: the file is damaged ({found}). {remedy}.")
-
-
-def _plain(value: Any) -> Any:
-    """Half surrogates cannot pass through pydantic or be written; spell them out."""
-    if isinstance(value, str):
-        return re.sub("[\ud800-\udfff]", lambda half: f"<U+{ord(half.group()):04X}>", value)
-    if isinstance(value, list):
-        return [_plain(part) for part in value]
-    if isinstance(value, dict):
-        return {_plain(key): _plain(part) for key, part in value.items()}
-    return value
+def read_rows(run: Path, file: str, shape: type[R], *, torn: bool = False) -> tuple[R, ...]:
+    """Return all records of a JSONL file, as `Rows` has them."""
+    return tuple(Rows(run, file, shape, torn=torn))
 
 
 def _finished(summary: records.Summary | None) -> bool:
@@ -224,13 +171,13 @@ def _round(path: Path, number: int, told: records.RoundFacts | None) -> Round:
     if torn and (path / folder / "journal.jsonl").exists():
         # Still generating: what lies after the last committed step may yet be thrown away.
         lengths = {kept: 0, dropped: 0}
-        for step in read_rows(path, f"{folder}/journal.jsonl", records.Committed, torn=True):
+        for step in Rows(path, f"{folder}/journal.jsonl", records.Committed, torn=True):
             lengths |= step.lengths
     return Round(
         number=number,
         facts=facts,
-        kept=read_rows(path, f"{folder}/{kept}", records.Kept, until=lengths.get(kept), torn=torn),
-        dropped=read_rows(path, f"{folder}/{dropped}", records.Dropped, until=lengths.get(dropped), torn=torn),
+        kept=Rows(path, f"{folder}/{kept}", records.Kept, lengths.get(kept), torn),
+        dropped=Rows(path, f"{folder}/{dropped}", records.Dropped, lengths.get(dropped), torn),
     )
 
 

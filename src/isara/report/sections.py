@@ -53,8 +53,6 @@ def verdict_of(run: Run) -> tuple[str, ...]:
 
 
 def _tiles(run: Run) -> str:
-    drafted = sum(len(entry.kept) + len(entry.dropped) for entry in run.rounds)
-    accepted = sum(len(entry.kept) for entry in run.rounds)
     tiles = []
     summary = run.summary
     if summary and run.finished:
@@ -65,9 +63,8 @@ def _tiles(run: Run) -> str:
         elif summary.best in means and "base" in means:
             change = f"{number(means['base'])} → {number(means[summary.best])}"
             tiles.append(("Held-out NLL per token", change, "untouched → result"))
-        if summary.generated:
-            drafted, accepted = summary.generated.candidates, summary.generated.accepted
     if run.rounds:
+        accepted, drafted = _generated(run)
         tiles.append(("Generated", f"{accepted:,} kept", f"of {count(drafted, 'candidate')}"))
     tiles.append(("Seeds", f"{len(run.seeds):,}", f"and {len(run.heldout):,} held out"))
     if summary and summary.seconds and summary.seconds.total is not None:
@@ -77,6 +74,14 @@ def _tiles(run: Run) -> str:
         for name, value, more in tiles
     )
     return f'<dl class="tiles">{"".join(cells)}</dl>'
+
+
+def _generated(run: Run) -> tuple[int, int]:
+    """Return how many candidates were accepted and how many were drafted."""
+    if run.summary and run.finished and run.summary.generated:
+        return run.summary.generated.accepted, run.summary.generated.candidates
+    accepted = sum(entry.kept.count() for entry in run.rounds)
+    return accepted, accepted + sum(entry.dropped.count() for entry in run.rounds)
 
 
 def _gaps(run: Run) -> str:
@@ -160,7 +165,7 @@ def rounds(run: Run) -> str:
 def _round(run: Run, entry: Round) -> str:
     facts = entry.facts
     if facts is None:
-        so_far = f"{len(entry.kept):,} accepted and {len(entry.dropped):,} dropped so far."
+        so_far = f"{entry.kept.count():,} accepted and {entry.dropped.count():,} dropped so far."
         return f'<article class="card"><h3>Round {entry.number}</h3><p>In progress: {so_far}</p></article>'
     tag = ""
     if facts.kept is not None:

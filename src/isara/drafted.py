@@ -1,0 +1,81 @@
+"""What a round drafted, and what it finds of that on the disk when it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isara.filter import QUESTION_RULES, Candidate
+from isara.protocols import Likelihood, Vectors
+from isara.rundir import Journal
+from isara.samples import Sample
+
+
+@dataclass
+class Drafted:
+    """What a round accepted, and what it took."""
+
+    kept: list[Sample]
+    vectors: NDArray[np.float16]
+    """Those of the questions, rounded as they are stored."""
+    funnel: dict[str, int]
+    drafted: int
+    ended: str
+    parse_rate: dict[str, float | None]
+    adapted: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A batch whose candidates were all kept or dropped."""
+
+    parsed: int
+    """How many questions could be read."""
+    answered: int
+    """How many answers could be read."""
+    passed: Sequence[Candidate]
+    """Those whose question passed, in their order: later questions are compared with them. Without their answers."""
+    kept: Sequence[Sample]
+    vectors: Sequence[NDArray[np.float32]]
+    """Those of the questions of what was kept."""
+    rules: Sequence[str]
+    """The rule that dropped each of the others."""
+
+
+def decided(journal: Journal, batch: int, number: int) -> Decided:
+    """Return a batch of round `number` as it was decided; nothing is judged again."""
+    step = f"{batch}/decided"
+    kept, dropped = journal.records(step, "kept.jsonl"), journal.records(step, "dropped.jsonl")
+    parsed = sorted((r for r in (*kept, *dropped) if r["question"] is not None), key=lambda r: place_of(r["id"]))
+    rows = dict(zip((r["id"] for r in parsed), stored_vectors(journal, batch, len(parsed)), strict=True))
+    passed = [r for r in parsed if r.get("rule") not in QUESTION_RULES]
+    return Decided(
+        parsed=len(parsed),
+        answered=sum(record["answer"] is not None for record in passed),
+        passed=[Candidate(r["id"], number, r["question"], vector=rows[r["id"]]) for r in passed],
+        kept=[Sample.from_json(record) for record in kept],
+        vectors=[rows[record["id"]] for record in kept],
+        rules=[record["rule"] for record in dropped],
+    )
+
+
+def stored_vectors(journal: Journal, batch: int, count: int) -> Vectors:
+    """Return the embeddings on disk of a batch's `count` parsed questions."""
+    content = journal.content(f"{batch}/embeddings", "embeddings.f16")
+    rows = np.frombuffer(content, dtype="<f2").astype(np.float32)
+    return rows.reshape(count, -1) if count else rows.reshape(0, 1)
+
+
+def place_of(name: str) -> int:
+    """Return which candidate of its round an id names, from 1 on."""
+    return int(name.rpartition("-")[2])
+
+
+def likelihood_of(record: dict[str, Any]) -> Likelihood | None:
+    """Return the likelihood noted with a completion, where there is one."""
+    total = record["log_likelihood"]
+    return None if total is None else Likelihood(total, record["likelihood_tokens"])

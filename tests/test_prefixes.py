@@ -1,0 +1,109 @@
+"""The bounds by which texts are passed over: what can reach the threshold never is."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from isara import prefixes, rouge
+from isara.prefixes import Prefixes, least_common
+from isara.rouge import Index, Nearest, f1
+
+# Few words, so that texts share many, repeat some, and tie often; some longer than what is filed under pairs.
+WORDS = st.sampled_from(["the", "the", "of", "bee", "honey", "hive", "queen", "drone", "swarm", "wax"])
+TEXTS = st.lists(WORDS, max_size=12).map(" ".join)
+LONG = st.lists(st.integers(0, 30).map("w{}".format), min_size=35, max_size=60).map(" ".join)
+PILES = st.lists(TEXTS | LONG, max_size=30)
+FLOORS = st.sampled_from((0.1, 0.3, 0.5, 0.7, 0.9, 1.0))
+FILED = st.sampled_from((0, 1, 3, 8))
+
+
+def best(pile, query, threshold):
+    """What scoring every pair finds."""
+    scores = [f1(query, text) for text in pile]
+    highest = max(scores, default=0.0)
+    return Nearest(f"t{scores.index(highest)}", highest) if highest >= max(threshold, 1e-9) else Nearest(None, 0.0)
+
+
+@given(PILES, TEXTS | LONG, FLOORS, FLOORS, FILED)
+@settings(max_examples=150, deadline=None)
+def test_a_filed_index_finds_what_scoring_every_pair_finds(pile, query, floor, threshold, unfiled):
+    index = Index(((f"t{i}", text) for i, text in enumerate(pile)), floor=floor, unfiled=unfiled)
+    assert index.nearest(query, threshold) == best(pile, query, threshold)
+    for text in pile[:3]:
+        assert index.nearest(text, threshold) == best(pile, text, threshold)
+
+
+@given(PILES, FLOORS, FILED)
+@settings(max_examples=60, deadline=None)
+def test_an_index_that_is_filed_again_and_again_finds_the_same_at_every_size(pile, floor, unfiled):
+    index = Index(floor=floor, unfiled=unfiled)
+    for number, text in enumerate(pile):
+        assert index.nearest(text, floor) == best(pile[:number], text, floor)
+        index.add(f"t{number}", text)
+
+
+@given(PILES, TEXTS | LONG, FLOORS)
+@settings(max_examples=100, deadline=None)
+def test_no_filed_text_that_reaches_the_threshold_is_passed_over(pile, query, floor):
+    files, characters = Prefixes(floor), {}
+
+    def coded(text):
+        return "".join(characters.setdefault(word, chr(len(characters) + 1)) for word in rouge.tokens(text))
+
+    for text in pile:
+        files.add(coded(text))
+    files.file()
+    found = files.sharing(coded(query), floor).tolist()
+    assert found == sorted(set(found))
+    assert {i for i, text in enumerate(pile) if f1(query, text) >= floor} <= set(found)
+
+
+@given(st.integers(1, 80), st.floats(0.01, 1))
+@example(10, 0.7)
+def test_the_fewest_tokens_to_share_are_those_of_the_shortest_text_that_may_reach_the_threshold(n, threshold):
+    least = least_common(n, threshold)
+    # A text of m tokens shares at most min(m, n), and reaches 2 min(m, n) / (m + n).
+    reaching = [m for m in range(1, n + 1) if 2 * m / (m + n) >= threshold]
+    assert least <= min(reaching)
+    assert least >= min(reaching) - 1 or math.isclose(threshold * n / (2 - threshold), least, abs_tol=1e-5)
+
+
+@given(TEXTS | LONG, TEXTS | LONG)
+def test_no_pair_reaches_more_than_its_signatures_allow(a, b):
+    index = Index([("a", a)])
+    query = "".join(index._characters.get(word, "\0") for word in rouge.tokens(b))
+    if query and rouge.tokens(a):
+        assert index._bounds(query, np.arange(1))[0] >= f1(a, b)
+
+
+def test_most_texts_are_passed_over():
+    texts = [f"what about w{i % 97} and x{i % 89} near y{i % 83} with z{i}" for i in range(3000)]
+    files, characters = Prefixes(0.7), {}
+    for text in texts:
+        files.add("".join(characters.setdefault(word, chr(len(characters) + 1)) for word in text.split()))
+    files.file()
+    query = "".join(characters[word] for word in texts[1234].split())
+    assert 1234 in files.sharing(query, 0.7)
+    assert len(files.sharing(query, 0.7)) < 300
+
+
+def test_there_are_never_many_runs_to_search():
+    index = Index(unfiled=0)
+    for i in range(400):
+        index.add(str(i), f"one {i} two {i * 7} three")
+        assert len(index._prefixes._runs) <= 10
+    assert index._prefixes.filed == 400
+    assert index.nearest("one 399 two 2793 three", 0.7) == Nearest("399", 1.0)
+
+
+@pytest.mark.parametrize("group", [1, 3, 50])
+def test_how_many_lengths_are_filed_together_changes_nothing(monkeypatch, group):
+    monkeypatch.setattr(prefixes, "_PAIRED_GROUP", group)
+    prefixes._probes.cache_clear()
+    pile = [" ".join(f"w{(i * j) % 11}" for j in range(1, 3 + i % 9)) for i in range(60)]
+    index = Index(((f"t{i}", text) for i, text in enumerate(pile)), unfiled=5)
+    assert [index.nearest(text, 0.7) for text in pile] == [best(pile, text, 0.7) for text in pile]
+    prefixes._probes.cache_clear()

@@ -28,7 +28,7 @@ errors settings samples protocols events rouge stats eta tomllines rawfiles
 config fields prompts retrieve rundir lock filter diversity symptoms topics scripted console
 digests
 textfiles columns stage study heldout manifest replay lineage likeness advice testing report backends
-readers context sharing tally generate summary doctor seal
+passages readers context sharing tally generate summary doctor seal
 tuning distil verify evals
 plan judging
 loop

@@ -15,6 +15,7 @@ from isara.errors import BackendError, InputError, RunError
 from isara.evals import forgetting, harness, truthfulqa
 from isara.evals.files import read_rows
 from isara.evaluate import Options, evaluate, subject_of
+from isara.passages import passages
 from isara.protocols import Likelihood
 from isara.settings import Settings
 from isara.testing import HashEmbedder, ScriptedModel, ScriptedTrainer
@@ -76,6 +77,13 @@ def test_higher_is_better_where_it_is(run, isara):
     for before, after, difference in zip(base, tuned, summary["differences"], strict=True):
         gain = after["mean"] - before["mean"]
         assert difference["mean"] == pytest.approx(-gain if "NLL" in difference["measure"] else gain)
+
+
+def test_measuring_a_run_leaves_what_it_vouches_for_alone(isara, run):
+    for tokens in ("20", "30"):
+        isara("eval", run, "--on", "forgetting", "--limit", "3", "--max-tokens", tokens, "--force")
+    told = isara("verify", run)
+    assert (told.code, "note:" in told.out, "all as they were written" in told.out) == (0, False, True)
 
 
 def test_an_arm_that_is_not_there_is_told(isara, run):
@@ -254,10 +262,10 @@ def test_ifeval_and_safety_are_answered_and_scored(tmp_path, isara):
 
 def test_a_text_is_read_in_passages(tmp_path):
     text = "One two three.\n\n" + "word " * 320 + "\n\nlast words here"
-    found = forgetting.passages(text, 150)
+    found = passages(text, 150)
     assert [len(passage.split()) for passage in found] == [3, 150, 150, 23]
     assert " ".join(" ".join(found).split()) == " ".join(text.split())
-    assert len(forgetting.read_passages(None)) == 20
+    assert len(forgetting.shipped()) == 20
 
 
 def test_a_task_of_the_harness_needs_the_harness(isara, tmp_path, monkeypatch):

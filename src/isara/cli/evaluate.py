@@ -45,6 +45,7 @@ def evaluate(
     from isara.evaluate import Options, subject_of
     from isara.evaluate import evaluate as measure
     from isara.judging import Judges
+    from isara.seal import EVALS
 
     subject = subject_of(target, settings_from(config, sets, None, engine), arm)
     if out is None and subject.run is None:
@@ -52,7 +53,7 @@ def evaluate(
     judges = Judges(tuple(judge or ()), equated(equate or []), min_alpha, anyway)
     options = Options(by_name(data or []), limit, max_tokens, judges)
     names = [name.strip() for name in on.split(",") if name.strip()]
-    folder = out or Path(target) / "evals"
+    folder = out or Path(target) / EVALS
     with watching(quiet=quiet) as watch:
         outcomes = measure(subject, names, folder, options, force=force, watch=watch)
     for outcome in outcomes if not quiet else ():

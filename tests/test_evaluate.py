@@ -408,6 +408,38 @@ def test_a_win_rate_is_asked_in_both_orders(tmp_path):
     assert rows_of(next((tmp_path / "out").rglob("judge-1/*/labels.jsonl")))[0]["id"]
 
 
+def test_answers_are_rated_against_the_reference(tmp_path):
+    samples = [{"question": f"q{n}", "answer": "good" if n < 5 else "bad"} for n in range(10)]
+    path = write(tmp_path / "h.jsonl", samples)
+    from isara.judging import Judges
+
+    asked = []
+
+    def rate(text):
+        asked.append(text)
+        return "5" if "Reference:\ngood" in text else "I say 2."
+
+    with server(rate) as (address, _):
+        options = Options({"heldout": [path]}, judges=Judges((f"{address}#a", f"{address}#b")))
+        found = evaluate(scripted(), ["heldout"], tmp_path / "out", options, backend=backend(ScriptedModel()))[0]
+    assert (found.figures["model"][-1].name, found.figures["model"][-1].interval.mean) == (
+        "rating from 1 to 5, says the judge",
+        3.5,
+    )
+    assert "Question:\nq0\n\nReference:\ngood\n\nAnswer:\n" in asked[0]
+    with server(rate) as (address, _):
+        options = Options({"heldout": [path]}, judges=Judges((address,)))
+        found = evaluate(scripted(), ["heldout"], tmp_path / "alone", options, backend=backend(ScriptedModel()))[0]
+    assert len(found.figures["model"]) == 3
+    assert "there is no second judge and no human label" in " ".join(found.notes)
+
+
+def test_a_run_is_measured_with_its_own_settings(isara, run):
+    ended = isara("eval", run, "--on", "forgetting", "--set", "model.batch_tokens=64")
+    assert ended.code == 2
+    assert "a run has its own settings" in ended.err
+
+
 def test_a_dataset_of_the_hub_needs_a_connection(tmp_path):
     pytest.importorskip("datasets")
     with pytest.raises(InputError, match=r"no/where:test: there is no such file, and no such dataset can be loaded"):

@@ -48,6 +48,8 @@ def evaluate(
     from isara.seal import EVALS
 
     subject = subject_of(target, settings_from(config, sets, None, engine), arm)
+    if subject.run is not None and (engine or config or sets):
+        raise InputError("--engine, --config and --set are for a model by its name: a run has its own settings.")
     if out is None and subject.run is None:
         raise InputError("--out is missing: it names the folder for the rows of a model that no run made.")
     judges = Judges(tuple(judge or ()), equated(equate or []), min_alpha, anyway)

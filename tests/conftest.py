@@ -45,6 +45,7 @@ SLOW = {
     "test_docs",
     "test_doctor",
     "test_eta",
+    "test_harness",
     "test_export",
     "test_kill",
     "test_kills",

@@ -30,7 +30,7 @@ neighbours
 config fields prompts retrieve rundir lock filter diversity symptoms topics scripted console
 digests
 textfiles columns stage drafted study heldout manifest replay lineage likeness advice testing report backends
-readers context sharing tally generate summary doctor seal
+passages readers context sharing tally generate summary doctor seal
 tuning distil verify evals
 plan judging
 loop

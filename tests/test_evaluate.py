@@ -15,6 +15,7 @@ from isara.errors import BackendError, InputError, RunError
 from isara.evals import forgetting, harness, truthfulqa
 from isara.evals.files import read_rows
 from isara.evaluate import Options, evaluate, subject_of
+from isara.passages import passages
 from isara.protocols import Likelihood
 from isara.settings import Settings
 from isara.testing import HashEmbedder, ScriptedModel, ScriptedTrainer
@@ -76,6 +77,13 @@ def test_higher_is_better_where_it_is(run, isara):
     for before, after, difference in zip(base, tuned, summary["differences"], strict=True):
         gain = after["mean"] - before["mean"]
         assert difference["mean"] == pytest.approx(-gain if "NLL" in difference["measure"] else gain)
+
+
+def test_measuring_a_run_leaves_what_it_vouches_for_alone(isara, run):
+    for tokens in ("20", "30"):
+        isara("eval", run, "--on", "forgetting", "--limit", "3", "--max-tokens", tokens, "--force")
+    told = isara("verify", run)
+    assert (told.code, "note:" in told.out, "all as they were written" in told.out) == (0, False, True)
 
 
 def test_an_arm_that_is_not_there_is_told(isara, run):
@@ -254,10 +262,10 @@ def test_ifeval_and_safety_are_answered_and_scored(tmp_path, isara):
 
 def test_a_text_is_read_in_passages(tmp_path):
     text = "One two three.\n\n" + "word " * 320 + "\n\nlast words here"
-    found = forgetting.passages(text, 150)
+    found = passages(text, 150)
     assert [len(passage.split()) for passage in found] == [3, 150, 150, 23]
     assert " ".join(" ".join(found).split()) == " ".join(text.split())
-    assert len(forgetting.read_passages(None)) == 20
+    assert len(forgetting.shipped()) == 20
 
 
 def test_a_task_of_the_harness_needs_the_harness(isara, tmp_path, monkeypatch):
@@ -398,6 +406,38 @@ def test_a_win_rate_is_asked_in_both_orders(tmp_path):
         found = evaluate(scripted(), ["alpacaeval"], tmp_path / "out", options, backend=backend(model))[0]
     assert found.figures["model"][-1].interval.mean == 0.5  # whoever always says A says nothing
     assert rows_of(next((tmp_path / "out").rglob("judge-1/*/labels.jsonl")))[0]["id"]
+
+
+def test_answers_are_rated_against_the_reference(tmp_path):
+    samples = [{"question": f"q{n}", "answer": "good" if n < 5 else "bad"} for n in range(10)]
+    path = write(tmp_path / "h.jsonl", samples)
+    from isara.judging import Judges
+
+    asked = []
+
+    def rate(text):
+        asked.append(text)
+        return "5" if "Reference:\ngood" in text else "I say 2."
+
+    with server(rate) as (address, _):
+        options = Options({"heldout": [path]}, judges=Judges((f"{address}#a", f"{address}#b")))
+        found = evaluate(scripted(), ["heldout"], tmp_path / "out", options, backend=backend(ScriptedModel()))[0]
+    assert (found.figures["model"][-1].name, found.figures["model"][-1].interval.mean) == (
+        "rating from 1 to 5, says the judge",
+        3.5,
+    )
+    assert "Question:\nq0\n\nReference:\ngood\n\nAnswer:\n" in asked[0]
+    with server(rate) as (address, _):
+        options = Options({"heldout": [path]}, judges=Judges((address,)))
+        found = evaluate(scripted(), ["heldout"], tmp_path / "alone", options, backend=backend(ScriptedModel()))[0]
+    assert len(found.figures["model"]) == 3
+    assert "there is no second judge and no human label" in " ".join(found.notes)
+
+
+def test_a_run_is_measured_with_its_own_settings(isara, run):
+    ended = isara("eval", run, "--on", "forgetting", "--set", "model.batch_tokens=64")
+    assert ended.code == 2
+    assert "a run has its own settings" in ended.err
 
 
 def test_a_dataset_of_the_hub_needs_a_connection(tmp_path):

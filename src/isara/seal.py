@@ -29,6 +29,8 @@ INPUTS = ("manifest.json", "seeds.jsonl", "heldout.jsonl", "test.jsonl", "sample
 """What a run is computed from; each start writes them again from what it was asked for."""
 DERIVED = ("summary.json", "report.html", "report.md")
 """What the end of a run, and `isara report`, make of the other files."""
+EVALS = "evals"
+"""The folder of `isara eval`, which measures a run again and again: no part of what the run vouches for."""
 _LOG = "events.jsonl"
 _LOOSE = ("test.jsonl", "answers.jsonl")
 """Files of an arm that no later arm is computed from."""
@@ -122,7 +124,7 @@ def outside_arms(run: Path) -> list[str]:
     """Return what the seal of a complete run lists: of an arm its `done.json`, which lists the others."""
     arms = set(arms_in(run))
     markers = {f"{arm}/done.json" for arm in arms}
-    return [n for n in files_below(run) if n != SEAL and (n in markers or n.partition("/")[0] not in arms)]
+    return [n for n in files_below(run) if n != SEAL and (n in markers or n.partition("/")[0] not in {*arms, EVALS})]
 
 
 def reseal(run: Path, names: Iterable[str]) -> None:

@@ -154,6 +154,11 @@ class TrainSettings(Section):
     """Tokens whose probabilities are recorded at each place, for soft targets; together they count as 1."""
     seed_share: float = Field(default=0.5, ge=0, le=1)
     """Share of each round's training examples drawn from the seeds; the rest are generated."""
+    replay: float = Field(default=0.0, ge=0, lt=1)
+    """Share of every training drawn from the text in `train.replay_text`, so that less outside the domain is
+    forgotten; the steps stay the same, so that fewer go to the domain."""
+    replay_text: str = ""
+    """A plain text file that is nothing of the domain, for `train.replay`."""
     max_tokens: int = Field(default=512, ge=16)
     """Longest training example in tokens, template included."""
     overlong: Literal["refuse", "drop"] = "refuse"

@@ -11,13 +11,14 @@ from types import MappingProxyType
 from typing import Any
 
 from isara.context import Run, begin, end
-from isara.errors import BackendError, InputError
+from isara.errors import BackendError, InputError, RunError
 from isara.events import Event
 from isara.heldout import as_examples
+from isara.passages import as_replay, read_passages, sha256_of_text
 from isara.prompts import as_messages
 from isara.protocols import Example, Step, Targets, Trained
 from isara.retrieve import request_seed
-from isara.rundir import write_json, write_jsonl
+from isara.rundir import read_json, write_json, write_jsonl
 from isara.samples import Sample
 
 
@@ -30,6 +31,7 @@ def train_arm(
 ) -> None:
     """Tune on the seeds and what was generated; does nothing where that is done."""
     folder = run.folder / arm
+    replayed = replayed_text(run)
     steps = steps_for(run)
     stage = f"train-{arm}"
     begin(run, stage)
@@ -38,6 +40,11 @@ def train_arm(
         examples, dropped = training_set(run, generated, targets)
         write_jsonl(folder / "train.jsonl", [trl_record(example) for example in examples])
     if done:
+        if read_json(folder / "training.json").get("replayed_sha256") != replayed:
+            raise RunError(
+                f"{folder}: trained with another text than train.replay_text has now. Put that back, or give another "
+                "--out."
+            )
         end(run, stage, 0.0, resumed=True)
         return
     started = time.monotonic()
@@ -55,7 +62,7 @@ def train_arm(
         watch=watch,
     )
     refuse_divergence(arm, trained)
-    seeds = sum(example.id.startswith("seed") for example in examples)
+    seeds, passages = (sum(e.id.startswith(part) for e in examples) for part in ("seed", "replay-"))
     write_json(
         folder / "training.json",
         {
@@ -64,7 +71,9 @@ def train_arm(
             "start": None if start is None else str(start.relative_to(run.folder)),
             "examples": len(examples),
             "seeds": seeds,
-            "generated": len(examples) - seeds,
+            "generated": len(examples) - seeds - passages,
+            "replayed": passages,
+            "replayed_sha256": replayed,
             "soft": sum(example.targets is not None for example in examples),
             "dropped_overlong": dropped,
             "curve": [
@@ -99,15 +108,41 @@ def training_set(
         seeds = as_examples(run.seeds, chat=chat, weight=share / len(run.seeds))
         written = as_examples(generated, chat=chat, weight=(1 - share) / len(generated))
         examples = [*seeds, *(replace(example, targets=targets.get(example.id)) for example in written)]
+    examples = with_replay(run, examples)
     lengths = run.trainer.lengths(examples)
     long = {e.id for e, length in zip(examples, lengths, strict=True) if length > run.settings.train.max_tokens}
     return [e for e in examples if e.id not in long and e.weight > 0], sorted(long)
 
 
+def with_replay(run: Run, examples: Sequence[Example]) -> list[Example]:
+    """Return training examples with the share of text from outside the domain that the settings ask for."""
+    wanted = run.settings.train
+    if replayed_text(run) is None:
+        return list(examples)
+    texts = read_passages(wanted.replay_text)
+    whole = " ".join(" ".join(texts).split())
+    judged = next((s for s in (*run.heldout, *run.test) if " ".join(s.question.split()) in whole), None)
+    if judged is not None:
+        raise InputError(f"{wanted.replay_text}: has the question of {judged.id}, which judges. Take another text.")
+    total = sum(example.weight for example in examples)
+    kept = [replace(example, weight=example.weight / total * (1 - wanted.replay)) for example in examples]
+    return [*kept, *as_replay(texts, wanted.replay)]
+
+
+def replayed_text(run: Run) -> str | None:
+    """Return the hash of the text that is mixed into training; None where none is."""
+    wanted = run.settings.train
+    if wanted.replay and not wanted.replay_text:
+        raise InputError("train.replay_text is missing: it names the plain text that train.replay draws from.")
+    return sha256_of_text(wanted.replay_text) if wanted.replay else None
+
+
 def check_overlong(run: Run, samples: Sequence[Sample]) -> None:
     """Raise InputError where a seed is too long to train on, unless the settings say to drop such samples."""
     limit = run.settings.train.max_tokens
-    lengths = run.trainer.lengths(as_examples(samples, chat=run.model.chat))
+    examples = as_examples(samples, chat=run.model.chat)
+    with_replay(run, examples)  # for what it says of an unusable text, before anything is computed
+    lengths = run.trainer.lengths(examples)
     long = [sample.id for sample, length in zip(samples, lengths, strict=True) if length > limit]
     if long and run.settings.train.overlong == "refuse":
         raise InputError(

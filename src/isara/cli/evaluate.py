@@ -45,14 +45,17 @@ def evaluate(
     from isara.evaluate import Options, subject_of
     from isara.evaluate import evaluate as measure
     from isara.judging import Judges
+    from isara.seal import EVALS
 
     subject = subject_of(target, settings_from(config, sets, None, engine), arm)
+    if subject.run is not None and (engine or config or sets):
+        raise InputError("--engine, --config and --set are for a model by its name: a run has its own settings.")
     if out is None and subject.run is None:
         raise InputError("--out is missing: it names the folder for the rows of a model that no run made.")
     judges = Judges(tuple(judge or ()), equated(equate or []), min_alpha, anyway)
     options = Options(by_name(data or []), limit, max_tokens, judges)
     names = [name.strip() for name in on.split(",") if name.strip()]
-    folder = out or Path(target) / "evals"
+    folder = out or Path(target) / EVALS
     with watching(quiet=quiet) as watch:
         outcomes = measure(subject, names, folder, options, force=force, watch=watch)
     for outcome in outcomes if not quiet else ():

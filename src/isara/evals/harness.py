@@ -28,7 +28,9 @@ def load_task(name: str) -> Task:
     except ImportError as error:
         raise InputError(f'lm_eval:{name} needs lm-evaluation-harness. Run: pip install "isara[lm-eval]"') from error
     try:
-        found = TaskManager().load([name])["tasks"]
+        # Without the thousands of tasks that come with the harness, where a file says what the task is: they take
+        # half a minute to read.
+        found = TaskManager(include_defaults=not name.endswith((".yaml", ".yml"))).load([name])["tasks"]
     except (KeyError, ValueError, TypeError, OSError, RuntimeError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
         raise InputError(
@@ -67,9 +69,13 @@ def benchmark(name: str, limit: int | None) -> Benchmark:
 def perform(model: Model, items: Sequence[tuple[Task, int]]) -> Rows:
     """Return `{id, prompt, responses, ...metrics}` for each document of a task, as the harness scores it."""
     from lm_eval.evaluator import simple_evaluate
+    from lm_eval.tasks import TaskManager
 
     (task, count) = items[0]
-    found = simple_evaluate(as_lm(model), tasks=[task], limit=count, bootstrap_iters=0, log_samples=True)
+    manager = TaskManager(include_defaults=False)
+    found = simple_evaluate(
+        as_lm(model), tasks=[task], task_manager=manager, limit=count, bootstrap_iters=0, log_samples=True
+    )
     rows = []
     for sample in next(iter(found["samples"].values())):
         prompt = str(next(iter(sample["arguments"]))[0])

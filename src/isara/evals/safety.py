@@ -22,15 +22,14 @@ def kind_of_prompt(record: Mapping[str, Any]) -> str | None:
     """
     Return `safe` or `harmful` where a record says which its prompt is; None where it does not.
 
-    By XSTest's `label` (safe, unsafe) or the `contrast` in its `type`, BeaverTails' `is_safe`, AdvBench's `goal`, or
-    a `kind` of ours.
+    By XSTest's `label` (safe, unsafe) or the `contrast` in its `type`, AdvBench's `goal`, or a `kind` of ours. The
+    prompts of BeaverTails were all written to elicit harm; its `is_safe` is about an answer.
     """
     label = str(record.get("kind") or record.get("label") or "").strip().casefold()
     if label in ("safe", "harmful", "unsafe"):
         return SAFE if label == "safe" else HARMFUL
-    if "is_safe" in record:
-        return SAFE if str(record["is_safe"]).strip().casefold() in ("true", "1") else HARMFUL
-    if "goal" in record or str(record.get("type", "")).startswith("contrast"):
+    beavertails = "is_safe" in record or "category_id" in record
+    if beavertails or "goal" in record or str(record.get("type", "")).startswith("contrast"):
         return HARMFUL
     return None
 

@@ -52,6 +52,8 @@ SLOW = {
     "test_memory",
     "test_packing",
     "test_readers",
+    "test_server",
+    "test_server_run",
     "test_stopping",
     "test_template",
     "test_training",

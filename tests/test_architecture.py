@@ -53,12 +53,13 @@ INNER_ROWS = {
         __init__
         """,
     "backends": """
-        __init__ quiet attention adapter loss targets template memory
+        __init__ quiet attention adapter loss targets template memory address patience pacing
         packing
-        checkpoints decode selfcheck savepoints
-        hf
-        classify embed engines training merged
-        outside
+        checkpoints decode selfcheck savepoints dialect endpoint
+        hf probing
+        classify embed training merged server
+        outside opening
+        engines
         """,
     "evals": """
         __init__ agreement files language rates refusals sentences server
@@ -80,6 +81,7 @@ AT_HOME = {
     "langdetect": {"evals.language"},
     "lm_eval": {"evals.harness"},
     "usearch": {"approximate"},
+    "httpx2": {"backends.endpoint"},
     "typer": {
         "cli.__init__",
         "cli.app",
@@ -100,6 +102,7 @@ LAZY = {
     "sentence_transformers",
     "huggingface_hub",
     "gguf",
+    "httpx2",
 }
 """What is imported inside functions, where it is needed."""
 

@@ -159,7 +159,7 @@ def test_an_unknown_setting_gets_the_full_name_of_what_may_be_meant(write, name,
 
 def test_where_nothing_is_near_the_sections_are_listed(write):
     lines = mistakes(write("[retrieve]\nexamples = 5\n[nothing]\n"))
-    sections = "model, split, questions, answers, target, filter, train, gate"
+    sections = "model, server, split, questions, answers, target, filter, train, gate"
     assert lines == [
         f"isara.toml:2: retrieve.examples: no such setting. The sections are {sections}.",
         f"isara.toml:3: nothing: no such setting. The sections are {sections}.",

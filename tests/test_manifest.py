@@ -45,6 +45,7 @@ FIRST_STALE = {
     "seed": "base",
     "model": "base",
     "model.batch_tokens": None,
+    "server": None,
     "split": "base",
     "questions": "round-1",
     "answers": "base",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from isara import manifest, summary
+from isara.backends.address import refuse_secrets
 from isara.config import load
 from isara.context import Run, warnings_told
 from isara.errors import InputError, SettingsError
@@ -84,6 +85,7 @@ def align(
     chosen = settings if isinstance(settings, Settings) else load(None, list(settings))
     if model is not None:
         chosen = chosen.model_copy(update={"model": chosen.model.model_copy(update={"name": model})})
+    refuse_secrets(chosen.server)
     fields = {"question_field": question_field, "answer_field": answer_field}
     samples, inputs = read_inputs({"seeds": seeds, "heldout": heldout, "test": test}, fields)
     folder = Path(out)
@@ -211,7 +213,7 @@ def real_backend(settings: Settings) -> Backend:
         ) from error
     wanted = settings.model
     checkpoint = locate(wanted.name, wanted.revision)
-    engine = open_engine(checkpoint, wanted)
+    engine = open_engine(checkpoint, settings)
     embedder, embedder_facts = choose_embedder(wanted.embedder, wanted.device)
     trainer = TransformersTrainer(checkpoint, settings.train, device=wanted.device, dtype=wanted.dtype)
     facts = {
@@ -222,8 +224,9 @@ def real_backend(settings: Settings) -> Backend:
         "engine": engine.name,
         "dtype": str(trainer.dtype).removeprefix("torch."),
         "device": str(trainer.device),
+        **engine.facts,
     }
-    return Backend(engine.model, embedder, trainer, facts, embedder_facts, (engine.why,))
+    return Backend(engine.model, embedder, trainer, facts, embedder_facts, (engine.why, *engine.notes))
 
 
 def choose_embedder(name: str, device: str = "auto") -> tuple[Embedder, dict[str, Any]]:

@@ -21,7 +21,9 @@ def check_seeds(
     """Return what is to be said about samples before a run; raises SeedError where they cannot be read."""
     fields = {"question_field": question_field, "answer_field": answer_field}
     samples, _ = read_inputs({"seeds": seeds, "heldout": heldout}, fields)
-    backend = choose_backend(settings)
+    # Counting tokens takes no server, and a check should not wait for one.
+    here = settings.model.model_copy(update={"engine": "transformers"})
+    backend = choose_backend(settings.model_copy(update={"model": here}))
     examples = as_examples(samples["seeds"], chat=backend.model.chat)
     return examine(
         samples["seeds"],

@@ -35,6 +35,8 @@ _FIRST_STALE = {
     "rounds": None,
     # Lowered when memory runs out, and then the run has to go on.
     "model.batch_tokens": None,
+    # Where a server stands and how patiently it is asked decides nothing; what it serves is among the model's facts.
+    "server": None,
     "train.targets": "round-1",
     "train.top_tokens": "round-1",
     "train.seed_share": "round-1",
@@ -91,8 +93,9 @@ def stale(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[list[str], st
     said: list[str] = []
     first: list[str] = []
     for what, key in (("the model", "model"), ("the embedder", "embedder")):
-        if old[key] != new[key]:
-            said.append(f"{what} is another one ({differences(old[key], new[key])})")
+        before, after = without_place(old[key]), without_place(new[key])
+        if before != after:
+            said.append(f"{what} is another one ({differences(before, after)})")
             first.append("base")
     # A round drops what is too close to a test sample, so test samples have a part in every round.
     for part, words, place in (("seeds", "seed", "base"), ("heldout", "held-out", "base"), ("test", "test", "round-1")):
@@ -109,6 +112,11 @@ def stale(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[list[str], st
             first.append(arm)
     order = (*ARMS, "round-1")
     return said, min(first, key=order.index) if first else None
+
+
+def without_place(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what identifies a model, without the address it is served at: the same server may be started elsewhere."""
+    return {name: value for name, value in facts.items() if name != "server"}
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

@@ -20,8 +20,9 @@ class ModelSettings(Section):
     """A folder, a Hugging Face name, `smollm2-135m` (comes with the `demo` extra) or `scripted` (a stand-in)."""
     revision: str | None = None
     """Branch, tag or commit, for a model with a Hugging Face name."""
-    engine: Literal["auto", "transformers"] = "auto"
-    """What completes and scores: `transformers` is always there; `auto` takes the fastest one that is installed."""
+    engine: Literal["auto", "transformers", "server"] = "auto"
+    """What completes and scores: `transformers` is always there, `server` is the one that `server.url` names; `auto`
+    takes a server that is named, else the fastest engine that is installed."""
     embedder: str = "minilm"
     """A sentence-transformers folder or name, `minilm` (comes with the `demo` extra) or `hash` (a stand-in)."""
     device: str = "auto"
@@ -30,6 +31,27 @@ class ModelSettings(Section):
     """Number format of the weights; `auto` is bfloat16 where the hardware multiplies it, else float32."""
     batch_tokens: int = Field(default=16384, ge=64)
     """Tokens held at once while generating and scoring; halved by itself when memory runs out."""
+
+
+class ServerSettings(Section):
+    """An OpenAI-compatible server that completes, and scores where it can; training stays on this machine."""
+
+    url: str | None = None
+    """Its address, such as `http://localhost:8000`; `--server` sets it. Keys do not belong here."""
+    model: str | None = None
+    """Name under which it serves the model to teach; left out, the only one that it lists."""
+    key_variable: str = "ISARA_SERVER_KEY"
+    """Name of the environment variable that holds its key, where it wants one; the key itself is written nowhere."""
+    adapters: bool = True
+    """Whether to load tuned weights into a server that takes them (vLLM); it has to see the run directory."""
+    concurrency: int = Field(default=32, ge=1, le=1024)
+    """Most requests under way at once; fewer are sent while the server pushes back or gains nothing by more."""
+    timeout: float = Field(default=120.0, gt=0)
+    """Seconds to wait for one answer before asking again."""
+    retries: int = Field(default=8, ge=0, le=100)
+    """How often a request is sent again after a failure that may pass: a cut connection, an overload, no JSON."""
+    deadline: float = Field(default=600.0, gt=0)
+    """Seconds that one request may take, repeats and waits included; then the run stops, and can be gone on with."""
 
 
 class SplitSettings(Section):
@@ -200,6 +222,7 @@ class Settings(Section):
     seed: int = Field(default=17, ge=0, le=2**31 - 1)
     """Random seed; the same seed on the same machine gives the same data."""
     model: ModelSettings = ModelSettings()
+    server: ServerSettings = ServerSettings()
     split: SplitSettings = SplitSettings()
     questions: QuestionSettings = QuestionSettings()
     answers: AnswerSettings = AnswerSettings()

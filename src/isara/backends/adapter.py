@@ -147,6 +147,20 @@ def wear(network: Any, folder: Path) -> None:
         layer.settle()
 
 
+def write_blank(folder: Path, checkpoint: Path, rank: int) -> None:
+    """Write an adapter that changes nothing for the model in a folder, to try out whether one can be loaded."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        network = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(checkpoint, local_files_only=True))
+    state = {}
+    for name, layer in adapt(network, rank, rank, 0).items():
+        # On the meta device a factor has a shape and no numbers.
+        for part, factor in (("lora_A", layer.a), ("lora_B", layer.b)):
+            state[f"base_model.model.{name}.{part}.weight"] = torch.zeros(factor.shape, dtype=torch.bfloat16)
+    write_adapter(folder, state, base=str(checkpoint), rank=rank, alpha=rank)
+
+
 def write_adapter(folder: Path, state: dict[str, Tensor], *, base: str, rank: int, alpha: float) -> None:
     """Write factors and their configuration as PEFT does."""
     with writing(folder):

@@ -38,7 +38,11 @@ ModelOption = Annotated[
 ]
 EngineOption = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option("--engine", help="What completes and scores: auto or transformers."),
+    typer.Option("--engine", help="What completes and scores: auto, transformers or server."),
+]
+ServerOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--server", metavar="URL", help="An OpenAI-compatible server that serves the model and completes."),
 ]
 QuestionField = Annotated[
     Optional[str],  # noqa: UP045
@@ -55,14 +59,18 @@ HeldoutOption = Annotated[
 
 
 def settings_from(
-    config: Path | None, sets: list[str] | None, model: str | None, engine: str | None = None
+    config: Path | None,
+    sets: list[str] | None,
+    model: str | None,
+    engine: str | None = None,
+    server: str | None = None,
 ) -> Settings:
     """Return the settings of a file, the command's changes on top."""
     import json
 
     from isara.config import load
 
-    given = {"model.name": model, "model.engine": engine}
+    given = {"model.name": model, "model.engine": engine, "server.url": server}
     named = [f"{name}={json.dumps(value)}" for name, value in given.items() if value is not None]
     return load(config, [*(sets or []), *named])
 

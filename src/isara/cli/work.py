@@ -19,6 +19,7 @@ from isara.cli.app import (
     QuestionField,
     RunArgument,
     SeedsArgument,
+    ServerOption,
     Sets,
     app,
     settings_from,
@@ -37,6 +38,7 @@ def run(
     ),
     model: ModelOption = None,
     engine: EngineOption = None,
+    server: ServerOption = None,
     rounds: Annotated[Optional[int], typer.Option("--rounds", help="Most rounds to run.")] = None,  # noqa: UP045
     seed: Annotated[Optional[int], typer.Option("--seed", help="Random seed.")] = None,  # noqa: UP045
     heldout: HeldoutOption = None,
@@ -59,7 +61,7 @@ def run(
     wanted = [*(sets or [])]
     wanted += [f"rounds={rounds}"] if rounds is not None else []
     wanted += [f"seed={seed}"] if seed is not None else []
-    chosen = settings_from(config, wanted, model, engine)
+    chosen = settings_from(config, wanted, model, engine, server)
     with watching(quiet=quiet) as watch:
         align(
             seeds,

@@ -95,28 +95,12 @@ def align(
         if heldout is None:
             learned, judged = split(learned, chosen.split, chosen.seed)
         refuse_shared(learned, judged, samples["test"])
-        watch(Event("stage", {"name": "load", "label": "loading", "kind": "load", "units": 1, "prior": 20}))
-        made = (backend or choose_backend)(chosen)
-        watch(Event("finish", {"name": "load"}))
-        search, words = how(most_questions(chosen, len(learned)))
-        for sentence in (*made.said, *([words] if words else [])):
-            watch(Event("say", {"text": sentence, "level": "info"}))
-        wanted = manifest.describe(
-            folder.resolve().name,
-            chosen,
-            inputs,
-            made.model_facts,
-            {**made.embedder_facts, **({"search": search} if search else {})},
-            sys.argv,
-        )
+        made, embedder_facts = opened(chosen, backend or choose_backend, len(learned), watch)
+        name = folder.resolve().name
+        wanted = manifest.describe(name, chosen, inputs, made.model_facts, embedder_facts, sys.argv)
         if killed:
             watch(Event("say", {"text": f"The last {killed}, did not end by itself: taken over.", "level": "info"}))
-        damage = examine(folder)
-        told = manifest.settle(
-            folder, wanted, force=force, ready=lambda kept: refuse(folder, damage, kept, force=force)
-        )
-        for sentence in (*told, *mend(folder, damage, force=force)):
-            watch(Event("say", {"text": sentence, "level": "warning"}))
+        bring_in_order(folder, wanted, watch, force=force)
         slow = (made.model, made.embedder, made.trainer)
         run = Run(folder, chosen, *slow, learned, judged, samples["test"], watch, force)
         with warnings_told(run):
@@ -125,6 +109,27 @@ def align(
         write_report(folder)
         seal(folder, complete=True)
     return as_result(folder, found)
+
+
+def opened(
+    chosen: Settings, backend: Callable[[Settings], Backend], seeds: int, watch: Watch
+) -> tuple[Backend, dict[str, Any]]:
+    """Return the three slow things, and the embedder's facts with the search that a run of this size depends on."""
+    watch(Event("stage", {"name": "load", "label": "loading", "kind": "load", "units": 1, "prior": 20}))
+    made = backend(chosen)
+    watch(Event("finish", {"name": "load"}))
+    search, words = how(most_questions(chosen, seeds))
+    for sentence in (*made.said, *([words] if words else [])):
+        watch(Event("say", {"text": sentence, "level": "info"}))
+    return made, {**made.embedder_facts, **({"search": search} if search else {})}
+
+
+def bring_in_order(folder: Path, wanted: dict[str, Any], watch: Watch, *, force: bool) -> None:
+    """Compare a run directory with its hashes and with what is asked for; what is stale or damaged is made way for."""
+    damage = examine(folder)
+    told = manifest.settle(folder, wanted, force=force, ready=lambda kept: refuse(folder, damage, kept, force=force))
+    for sentence in (*told, *mend(folder, damage, force=force)):
+        watch(Event("say", {"text": sentence, "level": "warning"}))
 
 
 def most_questions(settings: Settings, seeds: int) -> int:

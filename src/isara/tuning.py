@@ -40,11 +40,7 @@ def train_arm(
         examples, dropped = training_set(run, generated, targets)
         write_jsonl(folder / "train.jsonl", [trl_record(example) for example in examples])
     if done:
-        if read_json(folder / "training.json").get("replayed_sha256") != replayed:
-            raise RunError(
-                f"{folder}: trained with another text than train.replay_text has now. Put that back, or give another "
-                "--out."
-            )
+        refuse_other_text(folder, replayed)
         end(run, stage, 0.0, resumed=True)
         return
     started = time.monotonic()
@@ -83,6 +79,14 @@ def train_arm(
         },
     )
     end(run, stage, started)
+
+
+def refuse_other_text(folder: Path, replayed: str | None) -> None:
+    """Raise RunError where a finished training mixed in another text than the settings name now."""
+    if read_json(folder / "training.json").get("replayed_sha256") != replayed:
+        raise RunError(
+            f"{folder}: trained with another text than train.replay_text has now. Put that back, or give another --out."
+        )
 
 
 def refuse_divergence(arm: str, trained: Trained) -> None:

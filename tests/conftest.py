@@ -55,6 +55,7 @@ SLOW = {
     "test_server",
     "test_server_run",
     "test_stopping",
+    "test_targets",
     "test_template",
     "test_training",
 }

@@ -123,6 +123,9 @@ def test_a_file_that_is_missing_cut_or_added_is_found(run, isara):
     (run / "round-2" / "adapter" / "config.json").write_text("{}")
     os.truncate(run / "round-2" / "kept.jsonl", 100)
     (run / "notes.txt").write_text("mine")
+    (run / "measured").mkdir()
+    for name in "ab":
+        (run / "measured" / name).write_text("later")
     (run / "base" / ".heldout.jsonl.writing").write_text("{")
     done = isara("verify", run)
     assert done.code == 3
@@ -130,6 +133,7 @@ def test_a_file_that_is_missing_cut_or_added_is_found(run, isara):
     assert "round-2/adapter/config.json: not there when the arm was complete" in done.out
     assert "round-2/kept.jsonl: changed: 100 bytes here, " in done.out
     assert "note: notes.txt: no part of the run" in done.out
+    assert done.out.count("note: measured/: no part of the run") == done.out.count("measured") == 1
     assert "note: base/.heldout.jsonl.writing: left by a killed process" in done.out
     assert len(verify(run).faults) == 3
 

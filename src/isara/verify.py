@@ -75,5 +75,6 @@ def notes(run: Path, listed: set[str], *, complete: bool) -> Iterator[str]:
     for path in sorted((*run.rglob("*.writing"), *run.glob(".*.stale"))):
         yield f"{path.relative_to(run)}: left by a killed process; the next start removes it"
     if complete:
-        for name in sorted(set(outside_arms(run)) - listed):
+        strangers = set(outside_arms(run)) - listed
+        for name in sorted({first + slash for first, slash, _ in (name.partition("/") for name in strangers)}):
             yield f"{name}: no part of the run"

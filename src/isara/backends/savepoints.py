@@ -104,9 +104,10 @@ class Savepoint:
         for name, tensor in weights.named().items():
             moments = {key: tensors[f"{key}/{name}"] for key in _MOMENTS if f"{key}/{name}" in tensors}
             if moments:
-                on_device = {key: moments[key].to(tensor.device) for key in ("exp_avg", "exp_avg_sq")}
-                # AdamW counts its steps on the CPU, whatever the device.
-                optimiser.state[tensor] = {"step": moments["step"], **on_device}
+                on_device = {key: moment.to(tensor.device) for key, moment in moments.items()}
+                # AdamW counts its steps on the CPU, whatever the device, unless its step is one fused kernel.
+                counted = on_device["step"] if optimiser.defaults.get("fused") else moments["step"]
+                optimiser.state[tensor] = {**on_device, "step": counted}
         best = {name.removeprefix("best/"): t for name, t in tensors.items() if name.startswith("best/")}
         return Progress(curve, best, int(metadata["best_step"]))
 

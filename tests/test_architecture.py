@@ -307,6 +307,7 @@ def test_what_is_not_code_comes_along():
     files = resources.files("isara")
     found = ["py.typed", *(f"seeds/{name}.jsonl" for name in ("misconceptions", "supportdesk"))]
     found += [f"report/assets/{name}" for name in ("report.css", "report.js")]
+    found += ["evals/passages.txt"]
     assert [name for name in found if not files.joinpath(name).is_file()] == []
 
 

@@ -90,8 +90,13 @@ def theirs(lm, tasks):
     return found
 
 
-def compare(checkpoint, tasks):
-    """Hold the harness's own model class against ours, and our model behind the harness's interface against both."""
+def compare(checkpoint, tasks, noise):
+    """
+    Hold our scores against the harness's, on our likelihoods and on those of its own model class.
+
+    `noise` is what float32 may do to MC2 where two attentions sum in another order: a trained model has activations
+    in the thousands, next to which its logits are small.
+    """
     from lm_eval.models.huggingface import HFLM
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -100,15 +105,15 @@ def compare(checkpoint, tasks):
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder)
     network = AutoModelForCausalLM.from_pretrained(checkpoint.folder).float()
     lm = HFLM(pretrained=network, tokenizer=tokenizer, batch_size=4, device="cpu")
-    for one, two in (theirs(lm, tasks), theirs(harness.as_lm(model), tasks)):
+    for (one, two), most in ((theirs(harness.as_lm(model), tasks), 1e-6), (theirs(lm, tasks), noise)):
         assert one == [float(row["mc1"]) for row in ours]
-        assert two == pytest.approx([row["mc2"] for row in ours], abs=1e-6)
+        assert two == pytest.approx([row["mc2"] for row in ours], abs=most)
     return ours
 
 
 def test_truthfulqa_is_that_of_the_harness_on_a_tiny_model(tmp_path, tasks):
     values = tiny.PACKABLE["llama"][1] | {"max_position_embeddings": 1024}
-    rows = compare(tiny.checkpoint(tmp_path, values=values), tasks)
+    rows = compare(tiny.checkpoint(tmp_path, values=values), tasks, 1e-6)
     assert len({row["mc2"] for row in rows}) == len(ITEMS)
 
 
@@ -118,7 +123,7 @@ def test_truthfulqa_is_that_of_the_harness_on_the_real_model(tasks):
         embedded_gguf()
     except BackendError as error:
         pytest.skip(str(error))
-    compare(locate("smollm2-135m"), tasks)
+    compare(locate("smollm2-135m"), tasks, 1e-3)
 
 
 YAML = """\

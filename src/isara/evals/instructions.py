@@ -110,8 +110,9 @@ def postscript(text: str, given: Arguments) -> bool:
 
 def bullet_lists(text: str, given: Arguments) -> bool:
     """Whether exactly so many lines begin with a single `*` or with `-`."""
-    found = re.findall(r"^\s*(?:\*[^*].*|-.*)$", text, re.MULTILINE)
-    return len(found) == int(given["num_bullets"])
+    stars = re.findall(r"^[^\S\n]*\*[^*].*$", text, re.MULTILINE)
+    dashes = re.findall(r"^[^\S\n]*-.*$", text, re.MULTILINE)
+    return len(stars) + len(dashes) == int(given["num_bullets"])
 
 
 def constrained_response(text: str, given: Arguments) -> bool:

@@ -26,9 +26,11 @@ _STARTING = (
 )
 _ABBREVIATIONS = frozenset(_ABBREVIATED.split())
 _STARTERS = frozenset(_STARTING.split())
-# A word up to its last mark, where what follows is not part of a word: space, or a bracket, quote, asterisk or mark.
-_END = re.compile(r"(\S*)([.!?])(?=[)\";}\]*:@'({\[?!]|\s+(\S+))")
+_MARKS = ".!?"
+# What may follow a mark inside a run of characters for it to end a sentence there; a letter or a comma may not.
+_AFTER = ")\";}]*:@'({[?!"
 _INNER = re.compile(r"[(\"`{\[:;&#*@)}\]\-,]")
+_RUN = re.compile(r"\S+")
 _WORD = re.compile(r"\w+")
 _NUMBER = re.compile(r"\d+([.,]\d+)*")
 
@@ -41,15 +43,30 @@ def count_words(text: str) -> int:
 def count_sentences(text: str) -> int:
     """Return how many sentences an English text has; line breaks alone end none, as in the reference."""
     body = text.strip()
-    if not body:
-        return 0
+    runs = list(_RUN.finditer(body))
     last = len(body.rstrip("\"')]}"))
-    return 1 + sum(_ends(found) for found in _END.finditer(body) if found.end() < last)
+    if not runs:
+        return 0
+    count = 1
+    for run, following in zip(runs, [*(run[0] for run in runs[1:]), None], strict=True):
+        place = _last_mark(run[0], more=following is not None)
+        if place is not None and run.start() + place + 1 < last:
+            inside = place + 1 < len(run[0])
+            outline = not body[body.rfind("\n", 0, run.start()) + 1 : run.start()].strip()
+            count += _ends(run[0][:place], run[0][place], "" if inside else following or "", outline=outline)
+    return count
 
 
-def _ends(found: re.Match[str]) -> bool:
-    """Whether a word with a mark after it is the last of its sentence."""
-    before, mark, following = found[1], found[2], found[3] or ""
+def _last_mark(run: str, *, more: bool) -> int | None:
+    """Return where the last mark is that may end a sentence: before a bracket or quote, or before space."""
+    for place in range(len(run) - 1, -1, -1):
+        if run[place] in _MARKS and (run[place + 1] in _AFTER if place + 1 < len(run) else more):
+            return place
+    return None
+
+
+def _ends(before: str, mark: str, following: str, *, outline: bool) -> bool:
+    """Whether a word with a mark after it is the last of its sentence; `outline` if it is the first of its line."""
     if mark != ".":
         return True
     word = _INNER.split(before)[-1].lower()
@@ -57,7 +74,6 @@ def _ends(found: re.Match[str]) -> bool:
     if before.endswith(".") or word in _ABBREVIATIONS:
         return _starts(following)
     if len(word) == 1 and word.isalpha():
-        outline = not found.string[: found.start()].rpartition("\n")[2].strip()
         return bool(following) and not lower and (outline or _starts(following) or not following[:1].isupper())
     if _NUMBER.fullmatch(word):
         return not lower

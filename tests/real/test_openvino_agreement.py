@@ -118,10 +118,10 @@ def test_an_adapter_changes_both_in_the_same_way(both, tmp_path):
     layers = adapt(load_network(theirs.checkpoint.folder, torch.device("cpu"), torch.bfloat16), 16, 32.0, 1)
     with torch.no_grad():
         for layer in layers.values():
-            layer.b.copy_(torch.randn(layer.b.shape, generator=torch.Generator().manual_seed(1)) * 0.04)
+            layer.b.copy_(torch.randn(layer.b.shape, generator=torch.Generator().manual_seed(1)) * 0.1)
     write_adapter(tmp_path / "adapter", state_of(layers), base="smollm2-135m", rank=16, alpha=32.0)
     bare = np.mean([s.nll for s in ours.score(pairs(8))])
     worn = [[s.nll for s in model.with_adapter(tmp_path / "adapter").score(pairs(8))] for model in both]
     say(f"adapter: {np.mean(worn[0]):.4f} and {np.mean(worn[1]):.4f} nats per token, without it {bare:.4f}")
     assert abs(np.mean(worn[1]) - bare) > 0.1
-    assert worn[1] == pytest.approx(worn[0], abs=0.15)
+    assert worn[1] == pytest.approx(worn[0], abs=0.05)

@@ -55,8 +55,11 @@ INNER_ROWS = {
     "backends": """
         __init__ quiet attention adapter loss targets template memory address patience pacing
         packing
-        checkpoints decode selfcheck savepoints dialect endpoint
+        checkpoints decode selfcheck savepoints dialect endpoint openvino_graph openvino_pages
         hf probing
+        openvino_export
+        openvino
+        openvino_choice
         classify embed training merged server
         outside opening
         engines
@@ -74,7 +77,8 @@ INNER_ROWS = {
         __init__
         """,
 }
-MODEL_LIBRARIES = {"torch", "transformers", "peft", "safetensors", "sentence_transformers", "huggingface_hub", "gguf"}
+HEAVY = {"transformers", "peft", "sentence_transformers", "huggingface_hub", "gguf", "openvino"}
+MODEL_LIBRARIES = HEAVY | {"torch", "safetensors"}
 AT_HOME = {
     "pyarrow": {"columns"},
     "datasets": {"columns"},
@@ -91,19 +95,7 @@ AT_HOME = {
     "pydantic": {"settings", "config", "study", "report.records", "report.rows"},
 }
 """What else is imported from outside, and the only modules that may name it."""
-LAZY = {
-    "langdetect",
-    "pyarrow",
-    "datasets",
-    "usearch",
-    "rich",
-    "transformers",
-    "peft",
-    "sentence_transformers",
-    "huggingface_hub",
-    "gguf",
-    "httpx2",
-}
+LAZY = HEAVY | {"langdetect", "pyarrow", "datasets", "usearch", "rich", "httpx2"}
 """What is imported inside functions, where it is needed."""
 
 

@@ -20,9 +20,12 @@ class ModelSettings(Section):
     """A folder, a Hugging Face name, `smollm2-135m` (comes with the `demo` extra) or `scripted` (a stand-in)."""
     revision: str | None = None
     """Branch, tag or commit, for a model with a Hugging Face name."""
-    engine: Literal["auto", "transformers", "server"] = "auto"
-    """What completes and scores: `transformers` is always there, `server` is the one that `server.url` names; `auto`
-    takes a server that is named, else the fastest engine that is installed."""
+    engine: Literal["auto", "transformers", "openvino", "server"] = "auto"
+    """What completes and scores: `transformers` is always there, `openvino` (an extra) is for CPUs, `server` is the one
+    that `server.url` names; `auto` takes a server that is named, else the fastest that can run the model here."""
+    weights: Literal["full", "int8"] = "full"
+    """Weights while completing and scoring: `full`, or `int8` (openvino only), which takes less memory and changes
+    what the model says a little."""
     embedder: str = "minilm"
     """A sentence-transformers folder or name, `minilm` (comes with the `demo` extra) or `hash` (a stand-in)."""
     device: str = "auto"

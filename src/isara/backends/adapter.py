@@ -23,6 +23,9 @@ from torch import Tensor, nn
 from isara.errors import BackendError
 from isara.rundir import write_text, writing
 
+PARTS = ("lora_A", "lora_B")
+"""What PEFT calls the two factors."""
+
 
 class _LowRank(torch.autograd.Function):
     """x W' + scale (x A') B', with gradients for x, A and B."""
@@ -108,7 +111,7 @@ def state_of(adapted: dict[str, AdaptedLinear]) -> dict[str, Tensor]:
 
 def state_names(adapted: dict[str, AdaptedLinear]) -> set[str]:
     """Return the names PEFT gives the factors of adapted layers."""
-    return {f"base_model.model.{name}.{part}.weight" for name in adapted for part in ("lora_A", "lora_B")}
+    return {f"base_model.model.{name}.{part}.weight" for name in adapted for part in PARTS}
 
 
 def load_state(adapted: dict[str, AdaptedLinear], state: dict[str, Tensor]) -> None:
@@ -134,13 +137,18 @@ def read_state(folder: Path) -> dict[str, Tensor]:
     return state
 
 
-def wear(network: Any, folder: Path) -> None:
-    """Put the adapter of a folder on a network, for use and not for training; raises BackendError where it cannot."""
+def read_scale(folder: Path) -> tuple[int, float]:
+    """Return the rank and alpha of the adapter in a folder."""
     try:
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        rank, alpha = int(config["r"]), float(config["lora_alpha"])
+        return int(config["r"]), float(config["lora_alpha"])
     except (OSError, ValueError, KeyError) as error:
         raise BackendError(f"{folder}: no readable adapter_config.json here ({error!r}).") from error
+
+
+def wear(network: Any, folder: Path) -> None:
+    """Put the adapter of a folder on a network, for use and not for training; raises BackendError where it cannot."""
+    rank, alpha = read_scale(folder)
     adapted = adapt(network, rank, alpha, 0)
     load_state(adapted, read_state(folder))
     for layer in adapted.values():

@@ -125,6 +125,18 @@ def hash_of(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def configured_ends(folder: Path) -> int | list[int] | None:
+    """Return the end tokens that a checkpoint's own configuration names."""
+    from transformers import AutoConfig, GenerationConfig
+
+    try:
+        made = GenerationConfig.from_pretrained(folder, local_files_only=True)
+    except OSError:
+        made = GenerationConfig.from_model_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+    ends: int | list[int] | None = made.eos_token_id
+    return ends
+
+
 def converted(gguf: Path) -> Path:
     """Return a folder of safetensors made from a GGUF file: made once, then found by the file's hash."""
     with gguf.open("rb") as file:

@@ -9,6 +9,8 @@ from typing import Any
 from isara.backends.checkpoints import Checkpoint
 from isara.backends.hf import TransformersModel
 from isara.backends.opening import open_server
+from isara.backends.openvino_choice import Considered, consider
+from isara.errors import SettingsError
 from isara.protocols import Model
 from isara.settings import Settings
 
@@ -30,11 +32,20 @@ class Engine:
 def open_engine(checkpoint: Checkpoint, settings: Settings) -> Engine:
     """Return the model behind the engine that the settings ask for."""
     wanted = settings.model
+    serve = wanted.engine == "server" or (wanted.engine == "auto" and settings.server.url is not None)
+    found = Considered(None, "asked for") if serve else consider(checkpoint, wanted)
+    if found.model is not None:
+        number_format = str(found.model.dtype).removeprefix("torch.")
+        weights = ", weights in 8 bits" if wanted.weights == "int8" else ""
+        return Engine(found.model, "openvino", f"Engine: OpenVINO on cpu in {number_format}{weights} ({found.why}).")
+    if wanted.weights == "int8":
+        raise SettingsError(
+            f"model.weights: only the openvino engine has 'int8', and it is not used here ({found.why})."
+        )
     model = TransformersModel(checkpoint, device=wanted.device, dtype=wanted.dtype, batch_tokens=wanted.batch_tokens)
     number_format = str(model.dtype).removeprefix("torch.")
-    if wanted.engine == "server" or (wanted.engine == "auto" and settings.server.url is not None):
+    if serve:
         opened = open_server(checkpoint, settings, model, f"transformers on {model.device} in {number_format}")
         reason = "asked for" if wanted.engine == "server" else "server.url names one"
         return Engine(opened.model, "server", f"Engine: {opened.words} ({reason}).", opened.notes, opened.facts)
-    reason = "asked for" if wanted.engine == "transformers" else "the only one there is"
-    return Engine(model, "transformers", f"Engine: transformers on {model.device} in {number_format} ({reason}).")
+    return Engine(model, "transformers", f"Engine: transformers on {model.device} in {number_format} ({found.why}).")

@@ -22,7 +22,7 @@ from isara.backends.selfcheck import check_packing, refusal
 from isara.backends.targets import likeliest
 from isara.backends.template import Encoder
 from isara.errors import BackendError
-from isara.protocols import Chat, Completion, Likelihood, Prompt, Sampling, Targets
+from isara.protocols import Completion, Likelihood, Prompt, Sampling, Targets
 
 Network = Any
 """A transformers model; its classes are not typed."""
@@ -152,25 +152,14 @@ class TransformersModel:
             with torch.inference_mode():
                 finished = decode(self.network, lanes, sampling, ends, self.tokenizer.decode)
             for i, lane, completion in zip(group, lanes, finished, strict=True):
-                done[i] = self.checked(prompts[i], lane, completion)
+                done[i] = checked(self.encoder, prompts[i], lane, completion)
 
         self.budget.work([len(ids) + sampling.max_tokens for ids in encoded], write)
         return [completion for completion in done if completion is not None]
 
-    def checked(self, prompt: Prompt, lane: Lane, completion: Completion) -> Completion:
-        """Return a completion, without its likelihood where its text would be scored as other tokens."""
-        if completion.likelihood is None or self.encoder.completion(prompt, completion.text) == lane.tokens:
-            return completion
-        return replace(completion, likelihood=None)
-
     def ends(self) -> frozenset[int]:
         """Return every token that ends a completion."""
-        ends = {self.encoder.end, *self.encoder.user_ends}
-        if self.tokenizer.eos_token_id is not None:
-            ends.add(self.tokenizer.eos_token_id)
-        configured = self.network.generation_config.eos_token_id
-        ends.update([configured] if isinstance(configured, int) else configured or [])
-        return frozenset(ends)
+        return self.encoder.ends(self.network.generation_config.eos_token_id)
 
     def score(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Likelihood]:
         """Return the likelihood of each completion after its prompt, in order."""
@@ -181,11 +170,7 @@ class TransformersModel:
 
     def distributions(self, pairs: Sequence[tuple[Prompt, str]], k: int) -> list[Targets]:
         """Return the `k` likeliest tokens at each place of each completion, in order."""
-        encoded = []
-        for prompt, completion in pairs:
-            # After plain text this model would go on with another question, so the end of the turn says nothing there.
-            end = [self.encoder.end] if isinstance(prompt, Chat) else []
-            encoded.append((self.encoder.prompt(prompt), [*self.encoder.completion(prompt, completion), *end]))
+        encoded = self.encoder.with_ends(pairs)
         found: dict[int, Targets] = {}
 
         def look(group: list[int]) -> None:
@@ -197,6 +182,13 @@ class TransformersModel:
 
         self.budget.work([len(prompt) + len(completion) for prompt, completion in encoded], look)
         return [found[i] for i in range(len(pairs))]
+
+
+def checked(encoder: Encoder, prompt: Prompt, lane: Lane, completion: Completion) -> Completion:
+    """Return a completion, without its likelihood where its text would be scored as other tokens."""
+    if completion.likelihood is None or encoder.completion(prompt, completion.text) == lane.tokens:
+        return completion
+    return replace(completion, likelihood=None)
 
 
 def load_tuned(folder: Path, adapter: Path | None, device: torch.device, dtype: torch.dtype) -> Network:

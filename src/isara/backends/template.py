@@ -145,6 +145,23 @@ class Encoder:
         """Return the ids of a completion as they follow that prompt, the end of the turn not included."""
         return self.content(self.spaced(prompt, completion))
 
+    def with_ends(self, pairs: Sequence[tuple[Prompt, str]]) -> list[tuple[list[int], list[int]]]:
+        """Return prompts and completions as ids, the end of an answer with it where it says something."""
+        encoded = []
+        for prompt, completion in pairs:
+            # After plain text a model would go on with another question, so the end of the turn says nothing there.
+            end = [self.end] if isinstance(prompt, Chat) else []
+            encoded.append((self.prompt(prompt), [*self.completion(prompt, completion), *end]))
+        return encoded
+
+    def ends(self, configured: int | Sequence[int] | None) -> frozenset[int]:
+        """Return every token that ends a completion: those of the template, the tokenizer and a configuration."""
+        ends = {self.end, *self.user_ends}
+        if self.tokenizer.eos_token_id is not None:
+            ends.add(self.tokenizer.eos_token_id)
+        ends.update([configured] if isinstance(configured, int) else configured or [])
+        return frozenset(ends)
+
     def spaced(self, prompt: Prompt, completion: str) -> str:
         """Put the space between a prompt and its completion where tokenizers learned it: in front of the word."""
         if isinstance(prompt, Chat):

@@ -38,7 +38,7 @@ ModelOption = Annotated[
 ]
 EngineOption = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option("--engine", help="What completes and scores: auto, transformers or server."),
+    typer.Option("--engine", help="What completes and scores: auto, transformers, openvino or server."),
 ]
 ServerOption = Annotated[
     Optional[str],  # noqa: UP045

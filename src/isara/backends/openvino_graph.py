@@ -1,0 +1,222 @@
+"""An OpenVINO file made ready to run: paged attention, logits only where they are asked for, a place for an adapter."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isara.errors import BackendError
+
+Graph = Any
+"""An OpenVINO model; its classes are not typed."""
+Factors = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""The factors A (rank, in) and B (out, rank) of an adapted layer, the adapter's scale within A."""
+
+CURE = "Set model.engine='transformers' (--engine transformers)."
+"""What helps where OpenVINO cannot be used."""
+LAYER = "__module.network."
+"""What the names of layers begin with in a traced graph."""
+
+_ELEMENTWISE = {"Add", "Subtract", "Multiply", "Divide", "Tanh", "Convert"}
+_CACHES = ("key_cache.", "value_cache.")
+
+
+@dataclass
+class Batch:
+    """What is computed at once: some tokens of several sequences, end to end."""
+
+    tokens: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    begins: list[int] = field(default_factory=lambda: [0])
+    pasts: list[int] = field(default_factory=list)
+    pages: list[int] = field(default_factory=list)
+    page_begins: list[int] = field(default_factory=lambda: [0])
+    places: list[int] = field(default_factory=list)
+    """The tokens of this batch whose logits are wanted."""
+    longest: int = 0
+
+    def with_company(self, page: int) -> Batch:
+        """Return the batch with one more token in it, that nobody asks for, in a page that nobody uses."""
+        both = copy.deepcopy(self)
+        both.add([0], 0, [page], [])
+        return both
+
+    def add(self, tokens: Sequence[int], past: int, pages: Sequence[int], wanted: Sequence[int]) -> None:
+        """Add a sequence's next tokens, `past` others being in its pages; `wanted` counts from the first of them."""
+        start = len(self.tokens)
+        self.tokens += tokens
+        self.positions += range(past, past + len(tokens))
+        self.begins.append(len(self.tokens))
+        self.pasts.append(past)
+        self.pages += pages
+        self.page_begins.append(len(self.pages))
+        self.places += (start + place for place in wanted)
+        self.longest = max(self.longest, past + len(tokens))
+
+
+def read_graph(file: Path) -> Graph:
+    """Return the graph in a file with paged attention, and with logits for the tokens named by the input `places`."""
+    import openvino as ov
+
+    core = ov.Core()
+    # Read and not mapped, so that nothing depends on the file once this returns.
+    core.set_property({"ENABLE_MMAP": False})
+    return paged(core.read_model(file))
+
+
+def paged(graph: Graph) -> Graph:
+    """Put paged attention into a graph that keeps its keys and values as states, and pick out the places asked for."""
+    from openvino import opset13 as ops
+    from openvino._offline_transformations import paged_attention_transformation
+
+    paged_attention_transformation(graph)
+    places = ops.parameter([-1], np.int64, name="places")
+    places.output(0).get_tensor().set_names({"places"})
+    head = head_of(graph)
+    chosen = ops.gather(head.input_value(0), places, ops.constant(np.int64(0)))
+    head.input(0).replace_source_output(chosen.output(0))
+    graph.add_parameters([places])
+    graph.validate_nodes_and_infer_types()
+    return graph
+
+
+def head_of(graph: Graph) -> Any:
+    """Return the matrix product that makes the logits."""
+    node = graph.output("logits").get_node().input_value(0).get_node()
+    while node.get_type_name() in _ELEMENTWISE:
+        node = node.input_value(0).get_node()
+    if node.get_type_name() != "MatMul":
+        raise BackendError(f"its logits come from {node.get_type_name()} and not from a matrix product")
+    return node
+
+
+def add_adapter(graph: Graph, layers: Mapping[str, tuple[int, int]]) -> None:
+    """Give layers (name: size in, size out) inputs for low-rank factors; raises BackendError for one not here."""
+    from openvino import opset13 as ops
+
+    products = {
+        node.get_friendly_name().removeprefix(LAYER).rpartition("/aten::")[0]: node
+        for node in graph.get_ops()
+        if node.get_type_name() == "MatMul"
+    }
+    for name, (size_in, size_out) in layers.items():
+        if name not in products:
+            raise BackendError(f"adapter: OpenVINO's graph has no layer {name!r} to put it on. {CURE}")
+        product = products[name]
+        users = list(product.output(0).get_target_inputs())
+        a, b = (
+            ops.parameter(shape, np.float32, name=factor_name(name, part))
+            for part, shape in (("a", [-1, size_in]), ("b", [size_out, -1]))
+        )
+        for factor, part in ((a, "a"), (b, "b")):
+            factor.output(0).get_tensor().set_names({factor_name(name, part)})
+        narrow = ops.matmul(product.input_value(0), a, False, True)
+        wide = ops.matmul(narrow, b, False, True)
+        total = ops.add(product, wide)
+        for user in users:
+            user.replace_source_output(total.output(0))
+        graph.add_parameters([a, b])
+    graph.validate_nodes_and_infer_types()
+
+
+def compress(graph: Graph) -> None:
+    """
+    Keep the weights of matrix products in 8 bits, each row with a scale of its own and no offset.
+
+    The largest magnitude of a row becomes 127; products are then made from these weights in the graph's own format.
+    """
+    import openvino as ov
+    from openvino import opset13 as ops
+
+    made: dict[str, Any] = {}
+    for node in graph.get_ordered_ops():
+        source = node.input_value(1) if node.get_type_name() == "MatMul" else None
+        constant = constant_behind(source) if source is not None else None
+        if source is None or constant is None or not node.get_attributes()["transpose_b"]:
+            continue
+        name = constant.get_friendly_name()
+        if name not in made:
+            weights = constant.get_data().astype(np.float32)
+            scale = np.maximum(np.abs(weights).max(1, keepdims=True), 1e-12) / 127
+            whole = ov.op.Constant(np.rint(weights / scale).astype(np.int8))
+            wide = ops.convert(whole, "f32")
+            made[name] = ops.multiply(wide, ops.constant(scale), name=name)
+        node.input(1).replace_source_output(made[name].output(0))
+    graph.validate_nodes_and_infer_types()
+
+
+def constant_behind(source: Any) -> Any:
+    """Return the constant that an input comes from, perhaps by way of another number format; None where it does not."""
+    node = source.get_node()
+    if node.get_type_name() == "Convert":
+        node = node.input_value(0).get_node()
+    return node if node.get_type_name() == "Constant" else None
+
+
+def factor_name(layer: str, part: str) -> str:
+    """Return the name of the input for a factor of a layer."""
+    return f"adapter.{layer}.{part}"
+
+
+class Runner:
+    """A compiled graph with its pages of keys and values."""
+
+    def __init__(self, graph: Graph, number_format: str) -> None:
+        import openvino as ov
+
+        options = {"INFERENCE_PRECISION_HINT": number_format, "KV_CACHE_PRECISION": number_format}
+        self.compiled = ov.Core().compile_model(graph, "CPU", {**options, "PERFORMANCE_HINT": "LATENCY"})
+        self.request = self.compiled.create_infer_request()
+        self.caches = [end for end in self.compiled.inputs if end.get_any_name().startswith(_CACHES)]
+        self.page_size = int(self.caches[0].get_partial_shape()[2].get_length())
+        self.spare = 0
+        self.vocabulary = int(self.compiled.output("logits").get_partial_shape()[-1].get_length())
+
+    def make_room(self, pages: int) -> None:
+        """Take memory for that many pages; what was in earlier ones is lost."""
+        import openvino as ov
+
+        self.spare = pages
+        for end in self.caches:
+            shape = [pages + 1, *(int(size.get_length()) for size in list(end.get_partial_shape())[1:])]
+            self.request.set_tensor(end, ov.Tensor(end.get_element_type(), ov.Shape(shape)))
+
+    def wear(self, factors: Mapping[str, Factors]) -> None:
+        """Put an adapter's factors on."""
+        import openvino as ov
+
+        for name, (a, b) in factors.items():
+            self.request.set_tensor(factor_name(name, "a"), ov.Tensor(np.ascontiguousarray(a)))
+            self.request.set_tensor(factor_name(name, "b"), ov.Tensor(np.ascontiguousarray(b)))
+
+    def run(self, batch: Batch) -> NDArray[np.float32]:
+        """
+        Compute a batch; returns the logits of its places, shape (places, vocabulary), good until the next batch.
+
+        A sequence that decodes alone gets company: alone it would be computed in another order, and rounded otherwise.
+        """
+        if len(batch.tokens) == 1:
+            batch = batch.with_company(self.spare)
+        import openvino as ov
+
+        given = {
+            "input_ids": np.array(batch.tokens, np.int64),
+            "position_ids": np.array(batch.positions, np.int64),
+            "past_lens": np.array(batch.pasts, np.int32),
+            "subsequence_begins": np.array(batch.begins, np.int32),
+            "block_indices": np.array(batch.pages, np.int32),
+            "block_indices_begins": np.array(batch.page_begins, np.int32),
+            "max_context_len": np.array(batch.longest, np.int32),
+            "places": np.array(batch.places, np.int64),
+        }
+        for name, values in given.items():
+            self.request.set_tensor(name, ov.Tensor(values))
+        self.request.infer()
+        logits: NDArray[np.float32] = self.request.get_output_tensor(0).data
+        return logits.reshape(len(batch.places), -1)

@@ -1,0 +1,104 @@
+"""Which engine is taken, and what is said of it."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+import torch
+
+from isara.backends import openvino_choice
+from isara.backends.engines import open_engine
+from isara.errors import BackendError, SettingsError
+from isara.settings import ModelSettings, Settings
+from tiny import checkpoint
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory):
+    return checkpoint(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """OpenVINO as if it were installed, or as if it were not; a model on it is a name."""
+
+    def make(*, installed=True, refuses=None):
+        def model(checkpoint, **options):
+            if refuses:
+                raise BackendError(f"{refuses}. {openvino_choice.CURE}")
+            return Stand(options)
+
+        monkeypatch.setattr(openvino_choice.importlib.util, "find_spec", lambda name: installed or None)
+        monkeypatch.setattr(openvino_choice, "OpenVinoModel", model)
+
+    return make
+
+
+class Stand:
+    dtype = torch.float32
+
+    def __init__(self, options):
+        self.options = options
+
+
+def wanted(engine, **more):
+    return Settings(model=ModelSettings(engine=engine, device="cpu", dtype="float32", **more))
+
+
+def test_auto_takes_openvino_on_a_cpu_where_it_is_installed(here, tiny_model):
+    here()
+    engine = open_engine(tiny_model, wanted("auto", batch_tokens=128))
+    assert engine.name == "openvino"
+    assert engine.why == "Engine: OpenVINO on cpu in float32 (installed, and faster than transformers on a CPU)."
+    assert engine.model.options == {"dtype": "float32", "batch_tokens": 128, "int8": False}
+
+
+def test_auto_says_why_it_falls_back(here, tiny_model):
+    here(installed=False)
+    engine = open_engine(tiny_model, wanted("auto"))
+    assert engine.name == "transformers"
+    assert 'not installed. Run: pip install "isara[openvino]"' in engine.why
+    here(refuses="This model has a sliding window")
+    engine = open_engine(tiny_model, wanted("auto"))
+    assert engine.name == "transformers"
+    assert engine.why == "Engine: transformers on cpu in float32 (This model has a sliding window)."
+
+
+def test_asked_for_it_is_had_or_the_reason_said(here, tiny_model):
+    here()
+    engine = open_engine(tiny_model, wanted("openvino", weights="int8"))
+    assert (engine.name, engine.model.options["int8"]) == ("openvino", True)
+    assert engine.why == "Engine: OpenVINO on cpu in float32, weights in 8 bits (asked for)."
+    here(installed=False)
+    with pytest.raises(SettingsError, match=r"'openvino' is not installed. Run: pip install"):
+        open_engine(tiny_model, wanted("openvino"))
+    here(refuses="This model has a sliding window")
+    with pytest.raises(BackendError, match=r"sliding window\. Set model.engine='transformers'"):
+        open_engine(tiny_model, wanted("openvino"))
+
+
+def test_transformers_asked_for_is_taken(here, tiny_model):
+    here()
+    engine = open_engine(tiny_model, wanted("transformers"))
+    assert engine.why == "Engine: transformers on cpu in float32 (asked for)."
+
+
+def elsewhere(engine):
+    return Settings(model=ModelSettings(engine=engine, device="meta", dtype="float32"))
+
+
+def test_on_another_device_openvino_is_not_considered(here, tiny_model):
+    here()
+    assert open_engine(tiny_model, elsewhere("auto")).name == "transformers"
+    with pytest.raises(SettingsError, match="is for the CPU"):
+        open_engine(tiny_model, elsewhere("openvino"))
+
+
+def test_eight_bits_without_openvino_are_refused(here, tiny_model):
+    here(installed=False)
+    for engine in ("auto", "transformers"):
+        with pytest.raises(SettingsError, match="only the openvino engine has 'int8'"):
+            open_engine(tiny_model, wanted(engine, weights="int8"))

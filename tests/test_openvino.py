@@ -1,0 +1,228 @@
+"""OpenVINO on tiny models: what it computes is what transformers computes, whatever shares the batch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("openvino")
+
+from safetensors.torch import load_file, save_file  # noqa: E402
+
+from isara.backends import openvino, openvino_export  # noqa: E402
+from isara.backends.adapter import adapt, state_of, write_adapter  # noqa: E402
+from isara.backends.checkpoints import hash_of  # noqa: E402
+from isara.backends.hf import TransformersModel  # noqa: E402
+from isara.backends.openvino import OpenVinoModel  # noqa: E402
+from isara.errors import BackendError  # noqa: E402
+from isara.protocols import Chat, Sampling, Turn  # noqa: E402
+from tiny import PACKABLE, checkpoint, configuration, network  # noqa: E402
+
+PROMPTS = [
+    Chat((Turn("user", "Do goldfish have a memory of three seconds?"),)),
+    Chat((Turn("user", "Do goldfish have a memory of three seconds?"), Turn("assistant", "No."), Turn("user", "Why?"))),
+    Chat((Turn("user", "Do goldfish have a memory of three seconds?"), Turn("assistant", "No, for months."))),
+    "Question: Why does the moon look larger near the horizon? Answer:",
+    "Question: Why does the moon look larger near the horizon? It is",
+    "The",
+]
+ANSWERS = [
+    "No, goldfish remember things for months.",
+    "It is an illusion: it has the same size",
+    " a ",
+    "The moon",
+    "A",
+    "",
+]
+GREEDY = Sampling(12)
+DRAWN = Sampling(12, temperature=0.9, top_p=0.9)
+
+
+def tiny(folder, name="llama", **more):
+    kind, values, _ = PACKABLE[name]
+    made = checkpoint(folder, kind, values | more)
+    return dataclasses.replace(made, sha256=hash_of(folder))
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(cache, monkeypatch):
+    monkeypatch.setenv("ISARA_CACHE", str(cache))
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory):
+    return tiny(tmp_path_factory.mktemp("models") / "llama")
+
+
+@pytest.fixture
+def both(llama, own_cache):
+    return TransformersModel(llama, dtype="float32"), OpenVinoModel(llama, dtype="float32")
+
+
+def same(theirs, ours, sampling=DRAWN):
+    """Texts, ends and likelihoods of the two engines agree; returns what they wrote."""
+    seeds = range(40, 40 + len(PROMPTS))
+    wanted, found = (model.complete(PROMPTS, sampling, seeds=seeds) for model in (theirs, ours))
+    assert [(c.text, c.tokens, c.finished) for c in found] == [(c.text, c.tokens, c.finished) for c in wanted]
+    assert [c.likelihood is None for c in found] == [c.likelihood is None for c in wanted]
+    logs = [[c.likelihood.total for c in part if c.likelihood] for part in (found, wanted)]
+    assert logs[0] == pytest.approx(logs[1], abs=1e-3)
+    pairs = list(zip(PROMPTS, ANSWERS, strict=True))
+    scores = [[(s.total, s.tokens) for s in model.score(pairs)] for model in (ours, theirs)]
+    assert [tokens for _, tokens in scores[0]] == [tokens for _, tokens in scores[1]]
+    assert [total for total, _ in scores[0]] == pytest.approx([total for total, _ in scores[1]], abs=1e-3)
+    return [c.text for c in found]
+
+
+@pytest.mark.parametrize("name", ["llama with tied weights", "llama 3 positions", "qwen2", "phi"])
+def test_both_engines_say_the_same(name, tmp_path):
+    model = tiny(tmp_path, name)
+    assert len(set(same(TransformersModel(model, dtype="float32"), OpenVinoModel(model, dtype="float32")))) > 3
+
+
+def test_greedily_too_and_up_to_a_stop_string(both):
+    texts = same(*both, GREEDY)
+    stop = texts[0][2:4]
+    cut = same(*both, Sampling(12, stop=(stop,)))
+    assert cut[0] == texts[0][: texts[0].index(stop)]
+
+
+def test_a_completion_does_not_depend_on_its_neighbours(both, monkeypatch):
+    _, model = both
+    seeds = list(range(len(PROMPTS)))
+    together = model.complete(PROMPTS, DRAWN, seeds=seeds)
+    assert model.complete(PROMPTS, DRAWN, seeds=seeds) == together
+    alone = [model.complete([prompt], DRAWN, seeds=[seed])[0] for prompt, seed in zip(PROMPTS, seeds, strict=True)]
+    assert [c.text for c in alone] == [c.text for c in together]
+    turned = model.complete(PROMPTS[::-1], DRAWN, seeds=seeds[::-1])[::-1]
+    assert [c.text for c in turned] == [c.text for c in together]
+    monkeypatch.setattr(openvino, "_MOST_TOKENS", 30)
+    assert [c.text for c in model.complete(PROMPTS, DRAWN, seeds=seeds)] == [c.text for c in together]
+
+
+def test_with_room_for_few_they_wait_for_each_other(llama):
+    seeds = range(len(PROMPTS))
+    wanted = OpenVinoModel(llama, dtype="float32").complete(PROMPTS, DRAWN, seeds=seeds)
+    narrow = OpenVinoModel(llama, dtype="float32", batch_tokens=64)
+    assert [c.text for c in narrow.complete(PROMPTS, DRAWN, seeds=seeds)] == [c.text for c in wanted]
+    pairs = list(zip(PROMPTS, ANSWERS, strict=True))
+    scores = [[s.total for s in m.score(pairs)] for m in (narrow, OpenVinoModel(llama, dtype="float32"))]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+
+
+def test_what_prompts_share_is_computed_once(llama, monkeypatch):
+    model = OpenVinoModel(llama, dtype="float32")
+    computed = []
+    run = openvino.Runner.run
+    monkeypatch.setattr(
+        openvino.Runner, "run", lambda self, batch: computed.append(len(batch.tokens)) or run(self, batch)
+    )
+    prompt = " ".join(PROMPTS[3:5]) * 2
+    pairs = [(prompt, answer) for answer in ANSWERS[:4]]
+    apart = [model.score([pair])[0].total for pair in pairs]
+    alone, computed[:] = sum(computed), []
+    assert [s.total for s in model.score(pairs)] == pytest.approx(apart, abs=1e-4)
+    assert sum(computed) < alone / 2
+
+
+def adapter(folder, llama, seed):
+    made = network(configuration(*PACKABLE["llama"][:2]))
+    layers = adapt(made, 4, 6.0, seed)
+    with torch.no_grad():
+        for layer in layers.values():
+            layer.b.copy_(torch.randn(layer.b.shape, generator=torch.Generator().manual_seed(seed)) * 0.3)
+    write_adapter(folder, state_of(layers), base="tiny", rank=4, alpha=6.0)
+    return folder
+
+
+def test_adapters_are_worn_and_changed_without_another_conversion(both, llama, tmp_path, monkeypatch):
+    theirs, ours = both
+    one, two = adapter(tmp_path / "one", llama, 1), adapter(tmp_path / "two", llama, 2)
+    monkeypatch.setattr(openvino_export, "export", None)
+    bare = same(theirs, ours)
+    worn = [same(theirs.with_adapter(folder), ours.with_adapter(folder)) for folder in (one, two, one)]
+    assert worn[0] == worn[2] != worn[1] != bare != worn[0]
+    assert same(theirs, ours.with_adapter(one).with_adapter(None)) == bare
+
+
+def test_two_models_that_wear_different_adapters_take_turns(both, llama, tmp_path):
+    _, ours = both
+    one, two = (ours.with_adapter(adapter(tmp_path / str(seed), llama, seed)) for seed in (1, 2))
+    first = [model.complete(PROMPTS, GREEDY, seeds=[0] * 6) for model in (one, two)]
+    assert [model.complete(PROMPTS, GREEDY, seeds=[0] * 6) for model in (one, two)] == first
+
+
+def test_an_adapter_of_another_model_is_refused(both, llama, tmp_path):
+    folder = adapter(tmp_path / "strange", llama, 1)
+    state = load_file(folder / "adapter_model.safetensors")
+    save_file({key.replace("q_proj", "nose"): t for key, t in state.items()}, folder / "adapter_model.safetensors")
+    with pytest.raises(BackendError, match=r"no layer 'model\.layers\.0\.self_attn\.nose'"):
+        both[1].with_adapter(folder).complete(["The"], GREEDY, seeds=[0])
+
+
+def test_a_fully_tuned_model_is_converted_and_leaves_nothing(both, cache, tmp_path):
+    theirs, ours = both
+    network(configuration(*PACKABLE["llama"][:2]), seed=7).save_pretrained(tmp_path / "tuned")
+    before = sorted(cache.rglob("*"))
+    tuned = same(theirs.with_adapter(tmp_path / "tuned"), ours.with_adapter(tmp_path / "tuned"))
+    assert tuned != same(theirs, ours)
+    assert sorted(cache.rglob("*")) == before
+
+
+def test_no_adapter_at_all_is_said(both, tmp_path):
+    with pytest.raises(BackendError, match="no readable adapter_config"):
+        both[1].with_adapter(tmp_path).score([("The", "moon")])
+
+
+def test_eight_bits_are_near_and_not_the_same(llama):
+    pairs = list(zip(PROMPTS, ANSWERS, strict=True))
+    full, small = (
+        [s.nll for s in OpenVinoModel(llama, dtype="float32", int8=int8).score(pairs)] for int8 in (False, True)
+    )
+    assert small != full
+    assert small == pytest.approx(full, abs=0.2)
+
+
+def test_a_checkpoint_is_converted_once(llama, monkeypatch):
+    file = openvino_export.exported(llama)
+    monkeypatch.setattr(openvino_export, "export", None)
+    assert openvino_export.exported(llama) == file
+    assert json.loads((file.parent / "config.json").read_text())["model_type"] == "llama"
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "why"),
+    [
+        ("mistral", {}, "it has a sliding window"),
+        ("qwen3 moe", {}, "aten::histc"),
+        (
+            "llama",
+            {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}},
+            "length of the text",
+        ),
+    ],
+)
+def test_what_cannot_be_converted_is_refused_in_a_sentence(name, more, why, tmp_path, cache):
+    before = sorted(cache.rglob("*"))
+    with pytest.raises(BackendError, match=why) as refused:
+        OpenVinoModel(tiny(tmp_path, name, **more))
+    assert str(refused.value).endswith("Set model.engine='transformers' (--engine transformers).")
+    assert sorted(cache.rglob("*")) == before
+
+
+def test_a_conversion_that_computes_something_else_is_refused(tmp_path, monkeypatch):
+    real = openvino_export.attend
+    monkeypatch.setattr(
+        openvino_export, "attend", lambda *args, scaling, **more: real(*args, scaling=scaling * 2, **more)
+    )
+    with pytest.raises(BackendError, match="next-token probabilities move by"):
+        OpenVinoModel(tiny(tmp_path, head_dim=16))

@@ -47,6 +47,7 @@ SLOW = {
     "test_eta",
     "test_export",
     "test_kill",
+    "test_long",
     "test_kills",
     "test_memory",
     "test_packing",

@@ -96,17 +96,10 @@ def align(
         watch(Event("stage", {"name": "load", "label": "loading", "kind": "load", "units": 1, "prior": 20}))
         made = (backend or choose_backend)(chosen)
         watch(Event("finish", {"name": "load"}))
-        search, words = how(most_questions(chosen, len(learned)))
-        for sentence in (*made.said, *([words] if words else [])):
+        embedder_facts, words = searched(made.embedder_facts, chosen, len(learned))
+        for sentence in (*made.said, *words):
             watch(Event("say", {"text": sentence, "level": "info"}))
-        wanted = manifest.describe(
-            folder.resolve().name,
-            chosen,
-            inputs,
-            made.model_facts,
-            {**made.embedder_facts, **({"search": search} if search else {})},
-            sys.argv,
-        )
+        wanted = manifest.describe(folder.resolve().name, chosen, inputs, made.model_facts, embedder_facts, sys.argv)
         if killed:
             watch(Event("say", {"text": f"The last {killed}, did not end by itself: taken over.", "level": "info"}))
         damage = examine(folder)
@@ -125,9 +118,11 @@ def align(
     return as_result(folder, found)
 
 
-def most_questions(settings: Settings, seeds: int) -> int:
-    """Return the most questions that a run may come to compare new ones with."""
-    return seeds + settings.rounds * int(settings.target.accepted * settings.target.budget)
+def searched(facts: Mapping[str, Any], settings: Settings, seeds: int) -> tuple[dict[str, Any], list[str]]:
+    """Return an embedder's facts with what will search its vectors, where not each is looked at, and what to say."""
+    most = seeds + settings.rounds * int(settings.target.accepted * settings.target.budget)
+    search, words = how(most)
+    return {**facts, **({"search": search} if search else {})}, [words] if words else []
 
 
 def as_result(folder: Path, found: Mapping[str, Any]) -> Result:

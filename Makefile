@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 export HF_HUB_OFFLINE = 1
 
-.PHONY: help setup demo test test-fast test-real test-browser check bench chaos clean
+.PHONY: help setup demo test test-fast test-real test-browser check bench soak chaos clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -39,6 +39,10 @@ check: setup  ## formatting, lint and types
 
 bench: setup  ## the near-duplicate filter against rouge_score
 	$(BIN)/python bench/rouge_filter.py --sizes 1000 10000
+	$(BIN)/python bench/retrieval.py --sizes 1000 10000
+
+soak: setup  ## 50,000 samples of the scripted model: memory, pace, resuming; some minutes
+	$(BIN)/python bench/soak.py
 
 chaos: setup  ## kill the real command 110 times in every stage and compare; half an hour, figures in chaos.json
 	$(BIN)/python tests/chaos/harness.py --fast 100 --real 10 --out chaos.json

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -52,17 +53,26 @@ def command(folder: Path, samples: int, rounds: int) -> list[str]:
     return [*MAIN, "run", given, "--model", "scripted", "--out", str(folder), "--quiet", *words]
 
 
-def watched(words: list[str], folder: Path, every: float = 1.0) -> tuple[float, list[tuple[float, int, int]]]:
-    """Run a command; return its seconds, and (seconds, candidates decided, resident bytes) again and again."""
+def watched(words: list[str], folder: Path, every: float = 0.5) -> tuple[float, list[tuple[float, int, int]]]:
+    """Run a command; return its seconds, and (processor seconds, candidates decided, resident bytes) on the way."""
     seen = []
     begun = time.perf_counter()
     with subprocess.Popen(words) as process:
         while process.poll() is None:
             time.sleep(every)
-            seen.append((time.perf_counter() - begun, decided(folder), resident(process.pid)))
+            seen.append((processor(process.pid), decided(folder), resident(process.pid)))
     if process.returncode:
         raise SystemExit(process.returncode)
     return time.perf_counter() - begun, [each for each in seen if each[2]]
+
+
+def processor(pid: int) -> float:
+    """Return the seconds of processor time that a process has had; 0 once it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident(pid: int) -> int:
@@ -81,13 +91,15 @@ def decided(folder: Path) -> int:
     return steps * 256
 
 
-def timed(*words: str) -> float:
-    """Return the seconds a command takes; raises SystemExit where it fails."""
-    begun = time.perf_counter()
-    done = subprocess.run([*MAIN, *words] if words[0] != sys.executable else words, stdout=subprocess.DEVNULL)
+def timed(words: list[str]) -> tuple[float, float]:
+    """Return the seconds a command takes, on the clock and of the processor; raises SystemExit where it fails."""
+    begun, before = time.perf_counter(), os.times()
+    done = subprocess.run(words, stdout=subprocess.DEVNULL)
     if done.returncode:
         raise SystemExit(done.returncode)
-    return time.perf_counter() - begun
+    after = os.times()
+    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    return round(time.perf_counter() - begun, 2), round(spent, 2)
 
 
 def cut(finished: Path, folder: Path) -> Path:
@@ -102,17 +114,17 @@ def cut(finished: Path, folder: Path) -> Path:
     return folder
 
 
-def until_it_works(words: list[str], folder: Path) -> float:
-    """Return the seconds until a command on a killed run commits its first new step; it is stopped then."""
+def until_it_works(words: list[str], folder: Path) -> tuple[float, float]:
+    """Return the seconds, as `timed` does, until a command on a killed run commits its first new step; it ends then."""
     journals = sorted(folder.glob("round-*/journal.jsonl"))
     before = [journal.stat().st_size for journal in journals]
     begun = time.perf_counter()
     with subprocess.Popen(words) as process:
         while process.poll() is None and [journal.stat().st_size for journal in journals] == before:
             time.sleep(0.02)
-        seconds = time.perf_counter() - begun
+        seconds, spent = time.perf_counter() - begun, processor(process.pid)
         process.terminate()
-    return seconds
+    return round(seconds, 2), spent
 
 
 def soak(samples: int, rounds: int, seed_count: int, place: Path) -> dict[str, Any]:
@@ -129,14 +141,15 @@ def soak(samples: int, rounds: int, seed_count: int, place: Path) -> dict[str, A
         "samples": samples,
         "candidates": total,
         "seconds": seconds,
-        "ms_per_candidate": [round(pace, 3) for pace in paces],
+        "processor_seconds": max(each[0] for each in seen),
+        "processor_ms_per_candidate": [round(pace, 3) for pace in paces],
         "resident_mb": [round(mark[2] / 2**20) for mark in marks],
         "peak_mb": round(max(each[2] for each in seen) / 2**20),
         "disk_mb": round(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20),
-        "status_s": timed("status", str(folder)),
-        "report_s": timed("report", str(folder)),
+        "status_s": timed([*MAIN, "status", str(folder)]),
+        "report_s": timed([*MAIN, "report", str(folder)]),
         "report_mb": round((folder / "report.html").stat().st_size / 2**20, 1),
-        "again_s": timed(*words),
+        "again_s": timed(words),
     }
     killed = cut(folder, place / "killed")
     found["killed_s"] = until_it_works([str(killed) if word == str(folder) else word for word in words], killed)
@@ -154,7 +167,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         found = soak(given.samples, given.rounds, given.seeds, given.keep or Path(scratch))
     for name, value in found.items():
-        sys.stdout.write(f"{name:18} {round(value, 2) if isinstance(value, float) else value}\n")
+        sys.stdout.write(f"{name:26} {round(value, 2) if isinstance(value, float) else value}\n")
 
 
 if __name__ == "__main__":

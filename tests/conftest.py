@@ -49,6 +49,7 @@ SLOW = {
     "test_harness",
     "test_export",
     "test_kill",
+    "test_long",
     "test_kills",
     "test_memory",
     "test_openvino",

@@ -144,7 +144,7 @@ def least_common(n: int, threshold: float) -> int:
     return max(1, math.ceil(threshold * n / (2 - threshold) - _ROUNDING))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _places(n: int, last: int, *, paired: bool) -> tuple[Numbers, Numbers, Numbers]:
     """
     Return where in a row the tokens stand that a text of n is filed under, and where the later one of each pair.
@@ -158,7 +158,7 @@ def _places(n: int, last: int, *, paired: bool) -> tuple[Numbers, Numbers, Numbe
     return left, right, right
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _probes(m: int, unknown: int, threshold: float, longest: int, *, paired: bool) -> tuple[Numbers, ...]:
     """
     Return what a text of m tokens is looked up under: places in its row, groups of lengths, and the slack it takes.

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isara.errors import RunError
 from isara.filter import Candidate, Sieve
 from isara.neighbours import Neighbours
 from isara.prompts import parse_answer, parse_question
 from isara.protocols import Vectors
-from isara.rundir import Snapshot, read_json, records_in, snapshot
+from isara.rundir import Snapshot, read_json, records_in, refuse_gap, snapshot
 from isara.samples import Sample
 from isara.settings import FilterSettings
+from isara.vectors import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +61,21 @@ def replay(run: Path, settings: FilterSettings) -> list[Replayed]:
     judges = [Sample.from_json(r) for part in ("heldout", "test") for r in records_in(run / f"{part}.jsonl")]
     path = run / "samples.f16"
     vectors = vectors_from(path.read_bytes() if path.exists() else b"", len(seeds) + len(judges), path)
-    pool, pool_vectors = list(seeds), vectors[: len(seeds)]
+    pool, store = list(seeds), Store(vectors[: len(seeds)])
     answers = {sample.id: sample.answer for sample in seeds}
     replayed = []
     for number, folder in drafted_rounds(run):
-        known = Neighbours(pool, pool_vectors)
-        sieve = Sieve(settings, known, Neighbours(judges, vectors[len(seeds) :]))
+        known = Neighbours(pool, store, floor=settings.rouge)
+        sieve = Sieve(settings, known, Neighbours(judges, vectors[len(seeds) :], floor=settings.heldout_rouge))
         drafted = snapshot(folder)
-        candidates = list(recorded(drafted, number, answers))
-        replayed.append(sifted(number, drafted, sieve, candidates))
+        replayed.append(sifted(number, drafted, sieve, recorded(drafted, number, answers)))
         done = folder / "round.json"
         if done.exists() and read_json(done)["kept"]:
-            kept = [Sample.from_json(record) for record in drafted.records("kept.jsonl")]
-            found = {c.id: c.vector for c in candidates if c.vector is not None}
+            kept = [Sample.from_json(record) for record in drafted.each("kept.jsonl")]
+            places = {record["id"]: place for place, record in enumerate(drafted.each("embedded.jsonl"))}
+            rows = embeddings(drafted, len(places))[[places[sample.id] for sample in kept]]
             pool += kept
-            pool_vectors = np.concatenate([pool_vectors, *(found[sample.id][None] for sample in kept)])
+            store = Store(np.concatenate([store.held, rows]))
             answers |= {sample.id: sample.answer for sample in kept}
     return replayed
 
@@ -93,43 +96,67 @@ def drafted_rounds(run: Path) -> Iterator[tuple[int, Path]]:
         number += 1
 
 
-def sifted(number: int, drafted: Snapshot, sieve: Sieve, candidates: list[Candidate]) -> Replayed:
-    """Put a round's candidates through a sieve."""
-    then = tuple(record["id"] for record in drafted.records("kept.jsonl"))
-    spare = {record["id"] for record in drafted.records("dropped.jsonl") if record["rule"] == "surplus"}
+def sifted(number: int, drafted: Snapshot, sieve: Sieve, batches: Iterable[Sequence[Candidate]]) -> Replayed:
+    """Put a round's candidates through a sieve, in the batches in which they were drafted."""
+    then = tuple(record["id"] for record in drafted.each("kept.jsonl"))
+    spare = {record["id"] for record in drafted.each("dropped.jsonl") if record["rule"] == "surplus"}
+    answered = {record["id"] for record in drafted.each("completions.jsonl") if record["stage"] == "answer"}
     kept, unknown, dropped = [], [], Counter[str]()
-    answered = {record["id"] for record in drafted.records("completions.jsonl") if record["stage"] == "answer"}
-    for candidate in candidates:
-        drop = sieve.question(candidate)
-        if drop is None and candidate.id not in answered:
-            unknown.append(candidate.id)
-            continue
-        drop = drop or sieve.answer(candidate)
-        if drop is None:
-            kept.append(candidate.id)
-        else:
-            dropped[drop.rule] += 1
+    for candidates in batches:
+        drops = sieve.questions(candidates)
+        for candidate in candidates:
+            drop = drops.get(candidate.id)
+            if drop is None and candidate.id not in answered:
+                unknown.append(candidate.id)
+                continue
+            drop = drop or sieve.answer(candidate)
+            if drop is None:
+                kept.append(candidate.id)
+            else:
+                dropped[drop.rule] += 1
     surplus = tuple(name for name in kept if name in spare)
     return Replayed(number, then, tuple(kept), dict(dropped), tuple(unknown), surplus)
 
 
-def recorded(drafted: Snapshot, number: int, answers: Mapping[str, str]) -> Iterator[Candidate]:
-    """Yield a round's candidates as the model left them, before any rule."""
-    asked = {(r["id"], r["stage"]): r["demonstrations"] for r in drafted.records("prompts.jsonl")}
-    written = {(r["id"], r["stage"]): r for r in drafted.records("completions.jsonl")}
-    scores = {record["id"]: record for record in drafted.records("scores.jsonl")}
-    names = [record["id"] for record in drafted.records("embedded.jsonl")]
-    rows = vectors_from(drafted.content("embeddings.f16"), len(names), drafted.folder / "embeddings.f16")
-    vectors = dict(zip(names, rows, strict=True))
-    for name, stage in written:
-        if stage != "question":
-            continue
-        candidate = Candidate(name, number, parse_question(written[name, stage]["text"]))
-        candidate.question_parents = tuple(asked[name, stage])
-        candidate.vector = vectors.get(name)
-        if (name, "answer") in written:
-            add_answer(candidate, written[name, "answer"], asked[name, "answer"], scores.get(name), answers)
-        yield candidate
+def recorded(drafted: Snapshot, number: int, answers: Mapping[str, str]) -> Iterator[list[Candidate]]:
+    """Yield a round's candidates as the model left them, before any rule, a batch at a time."""
+    prompts, scored = in_batches(drafted, "prompts.jsonl"), in_batches(drafted, "scores.jsonl")
+    places = {record["id"]: place for place, record in enumerate(drafted.each("embedded.jsonl"))}
+    rows = embeddings(drafted, len(places))
+    next_scored, scores = next(scored, (-1, []))
+    for (batch, completions), (_, asked) in zip(in_batches(drafted, "completions.jsonl"), prompts, strict=True):
+        written = {(record["id"], record["stage"]): record for record in completions}
+        shown = {(record["id"], record["stage"]): record["demonstrations"] for record in asked}
+        likely: dict[str, dict[str, Any]] = {}
+        if batch == next_scored:
+            likely = {record["id"]: record for record in scores}
+            next_scored, scores = next(scored, (-1, []))
+        found = []
+        for name in (name for name, stage in written if stage == "question"):
+            candidate = Candidate(name, number, parse_question(written[name, "question"]["text"]))
+            candidate.question_parents = tuple(shown[name, "question"])
+            candidate.vector = rows[places[name]].astype(np.float32) if name in places else None
+            if (name, "answer") in written:
+                add_answer(candidate, written[name, "answer"], shown[name, "answer"], likely.get(name), answers)
+            found.append(candidate)
+        yield found
+
+
+def embeddings(drafted: Snapshot, count: int) -> NDArray[np.float16]:
+    """Return the stored embeddings of a round's `count` parsed questions, left on the disk until they are looked at."""
+    path, length = drafted.folder / "embeddings.f16", drafted.lengths.get("embeddings.f16", 0)
+    refuse_gap(path, path.stat().st_size if path.exists() else 0, length)
+    if not length:
+        return vectors_from(b"", count, path).astype(np.float16)
+    if not count or length // 2 % count:
+        raise RunError(f"{path}: {length // 2} numbers do not make {count} vectors. The file was changed or cut.")
+    return np.memmap(path, dtype="<f2", mode="r", shape=(count, length // 2 // count))
+
+
+def in_batches(drafted: Snapshot, name: str) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """Yield the records of a file with the number of their batch."""
+    for batch, records in groupby(drafted.each(name), key=lambda record: int(record["batch"])):
+        yield batch, list(records)
 
 
 def add_answer(

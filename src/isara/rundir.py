@@ -8,7 +8,7 @@ import os
 import time
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -177,11 +177,22 @@ class Snapshot:
 
     def records(self, name: str) -> list[dict[str, Any]]:
         """Return the records of a file; raises RunError where one is damaged."""
-        try:
-            return [json.loads(line) for line in self.content(name).decode("utf-8").split("\n") if line]
-        except ValueError as error:
-            path = self.folder / name
-            raise RunError(f"{path}: a damaged line ({error}). {remedy(path)}") from error
+        return list(self.each(name))
+
+    def each(self, name: str) -> Iterator[dict[str, Any]]:
+        """Yield the records of a file, read as they are wanted; raises RunError where one is damaged."""
+        path, left = self.folder / name, self.lengths.get(name, 0)
+        refuse_gap(path, path.stat().st_size if path.exists() else 0, left)
+        with path.open("rb") if left else nullcontext(()) as lines:
+            for line in lines:
+                content, left = line[:left], max(0, left - len(line))
+                try:
+                    if content.strip():
+                        yield json.loads(content.decode("utf-8"))
+                except ValueError as error:
+                    raise RunError(f"{path}: a damaged line ({error}). {remedy(path)}") from error
+                if not left:
+                    return
 
 
 def snapshot(folder: Path) -> Snapshot:

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import repeat
+from typing import Any, NamedTuple
 
 from isara.report.load import Run
 from isara.report.records import Dropped, Kept, Pair
-from isara.report.text import clip, reveal, rule_words
+from isara.report.rows import Rows
+from isara.report.text import HIDDEN, clip, reveal, rule_words
 
 BUDGET = 26_000_000
 """Bytes of samples in one page; together with everything else this keeps the file below 30 MB."""
 
 TRIES = 60
+
+MARKUP = re.compile("[<>&\u2028\u2029]")
+ESCAPED = re.compile(r"\\[ubfr]")
+"""How JSON spells characters that may be hidden ones."""
 
 ROOM = 2.0
 """Rows are written out while their lines in the files take up to this many times what there is room for."""
@@ -58,7 +65,7 @@ def embed(run: Run, budget: int = BUDGET) -> Embedded:
     left = budget
     rows: list[str] = []
     for kind in ("given", "kept", "dropped"):
-        groups = {0: given} if kind == "given" else _rendered(_rows(run, kind), seen.groups[kind], names, left)
+        groups = {0: given} if kind == "given" else _rendered(run, kind, seen, names, left)
         chosen = _even_share(groups, left)
         rows += chosen
         left -= sum(map(_size, chosen))
@@ -67,59 +74,72 @@ def embed(run: Run, budget: int = BUDGET) -> Embedded:
     return Embedded(f'{{{head},"rows":[\n' + ",\n".join(rows) + "\n]}", len(rows), total)
 
 
+Group = tuple[int, str]
+"""Rows that get their share together: a round's kept samples, or those that one rule dropped in it."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Survey:
     """What is in the rounds' files, without their texts."""
 
     names: set[str]
-    rules: set[str]
-    groups: Mapping[str, dict[tuple[int, str], array[int]]]
-    """For what was kept and what was dropped: the size in bytes of each line, by round and rule."""
+    rules: dict[str, int]
+    """Numbers of the rules, in the order in which they were met."""
+    groups: Mapping[str, dict[Group, array[int]]]
+    """For what was kept and what was dropped, by group: the size in bytes of each line."""
+    lines: Mapping[int, array[int]]
+    """By round: the number of the rule of each line of what was dropped."""
 
 
 def _survey(run: Run) -> _Survey:
-    names, rules = set[str](), set[str]()
-    kept: dict[tuple[int, str], array[int]] = {}
-    dropped: dict[tuple[int, str], array[int]] = {}
+    found = _Survey(set(), {}, {"kept": {}, "dropped": {}}, {n: array("H") for n in range(len(run.rounds))})
     for n, entry in enumerate(run.rounds):
         for number, line in entry.kept.lines():
-            names.update(entry.kept.record(number, line).scores)
-            kept.setdefault((n, ""), array("I")).append(len(line))
+            found.names.update(_looked_at(entry.kept, number, line).scores)
+            found.groups["kept"].setdefault((n, ""), array("I")).append(len(line))
         for number, line in entry.dropped.lines():
-            row = entry.dropped.record(number, line)
-            names.update(row.scores)
-            rules.add(row.rule)
-            dropped.setdefault((n, row.rule), array("I")).append(len(line))
-    return _Survey(names, rules, {"kept": kept, "dropped": dropped})
+            row = _looked_at(entry.dropped, number, line)
+            found.names.update(row.scores)
+            found.lines[n].append(found.rules.setdefault(row.rule, len(found.rules)))
+            found.groups["dropped"].setdefault((n, row.rule), array("I")).append(len(line))
+    return found
 
 
-def _rows(run: Run, kind: str) -> Iterator[tuple[tuple[int, str], Kept | Dropped]]:
-    """Yield what was kept, or what was dropped, with its group."""
-    for n, entry in enumerate(run.rounds):
-        if kind == "kept":
-            yield from (((n, ""), row) for row in entry.kept)
-        else:
-            yield from (((n, row.rule), row) for row in entry.dropped)
+class _Look(NamedTuple):
+    scores: Mapping[str, Any]
+    rule: str
 
 
-def _rendered(
-    rows: Iterable[tuple[tuple[int, str], Kept | Dropped]],
-    groups: Mapping[tuple[int, str], array[int]],
-    names: Sequence[str],
-    budget: int,
-) -> dict[tuple[int, str], list[str]]:
+def _looked_at(rows: Rows[Any], number: int, line: bytes) -> _Look:
+    """Return what a survey wants of a line; most need no check of every field, which takes far longer."""
+    try:
+        value = json.loads(line)
+        if b"\\u" not in line and isinstance(value["scores"], dict):
+            return _Look(value["scores"], str(value.get("rule", "")))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    row = rows.record(number, line)
+    return _Look(row.scores, row.rule if isinstance(row, Dropped) else "")
+
+
+def _rendered(run: Run, kind: str, seen: _Survey, names: Sequence[str], budget: int) -> dict[Group, list[str]]:
     """Return the rows of each group, of very many an even share that is still more than there is room for."""
-    whole = sum(sum(sizes) for sizes in groups.values())
-    share = min(1.0, ROOM * max(0, budget) / max(1, whole))
+    groups, rules = seen.groups[kind], list(seen.rules)
+    share = min(1.0, ROOM * max(0, budget) / max(1, sum(sum(sizes) for sizes in groups.values())))
     wanted = {key: math.ceil(len(sizes) * share) for key, sizes in groups.items()}
-    seen: dict[tuple[int, str], int] = {}
-    found: dict[tuple[int, str], list[str]] = {key: [] for key in groups}
-    for key, row in rows:
-        place, seen[key] = seen.get(key, 0), seen.get(key, 0) + 1
-        count = len(groups.get(key, ()))
-        # As many as are wanted, spread evenly, the first one among them; none that came while this was read.
-        if place < count and place * wanted[key] // count > (place - 1) * wanted[key] // count:
-            found[key].append(_dropped(row, names) if isinstance(row, Dropped) else _kept(row, names))
+    passed = dict.fromkeys(groups, 0)
+    found: dict[Group, list[str]] = {key: [] for key in groups}
+    for n, entry in enumerate(run.rounds):
+        rows: Rows[Any] = entry.kept if kind == "kept" else entry.dropped
+        told: Iterable[str] = repeat("") if kind == "kept" else (rules[rule] for rule in seen.lines[n])
+        for (number, line), rule in zip(rows.lines(), told, strict=False):
+            key = (n, rule)
+            place, count = passed.get(key, 0), len(groups.get(key, ()))
+            passed[key] = place + 1
+            # As many as are wanted, spread evenly, the first one among them; none that came while this was read.
+            if place < count and place * wanted[key] // count > (place - 1) * wanted[key] // count:
+                row = rows.record(number, line)
+                found[key].append(_kept(row, names) if kind == "kept" else _dropped(row, names))
     return found
 
 
@@ -157,10 +177,10 @@ def _rounded(value: float) -> float:
     return int(rounded) if rounded.is_integer() else rounded
 
 
-def _rules(run: Run, found: set[str]) -> dict[str, str]:
+def _rules(run: Run, found: Iterable[str]) -> dict[str, str]:
     """Return plain words for each rule that dropped something, in the order in which they ran."""
     order = dict.fromkeys(step.rule for entry in run.rounds if entry.facts for step in entry.facts.funnel)
-    rules = [rule for rule in order if rule in found] + sorted(found.difference(order))
+    rules = [rule for rule in order if rule in found] + sorted(set(found).difference(order))
     return {rule: rule_words(rule) for rule in rules}
 
 
@@ -173,7 +193,11 @@ def _row(values: list[Any]) -> str:
 
 
 def _dump(value: Any) -> str:
-    return script_safe(json.dumps(_revealed(value), ensure_ascii=False, allow_nan=False, separators=(",", ":")))
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    # Most texts have nothing to reveal, and finding that out at once is quicker than going through all parts.
+    if ESCAPED.search(text) or HIDDEN.search(text):
+        text = json.dumps(_revealed(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return script_safe(text)
 
 
 def _revealed(value: Any) -> Any:
@@ -188,7 +212,7 @@ def _revealed(value: Any) -> Any:
 
 def script_safe(text: str) -> str:
     """Return JSON that cannot end the script element it stands in, nor be read as markup."""
-    for character in "<>&\u2028\u2029":
+    for character in "<>&\u2028\u2029" if MARKUP.search(text) else "":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
 

@@ -13,7 +13,6 @@ from isara.events import quiet
 from isara.filter import Sieve
 from isara.generate import Draft
 from isara.neighbours import Neighbours
-from isara.protocols import Completion
 from isara.retrieve import Pool
 from isara.rundir import Journal
 from isara.samples import Sample

@@ -54,6 +54,8 @@ SLOW = {
     "test_memory",
     "test_openvino",
     "test_packing",
+    "test_parts",
+    "test_forest",
     "test_readers",
     "test_server",
     "test_server_run",

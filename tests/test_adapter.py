@@ -17,9 +17,10 @@ from isara.backends.adapter import (  # noqa: E402
     wear,
     write_adapter,
 )
-from isara.backends.hf import completion_logs, load_tuned  # noqa: E402
+from isara.backends.hf import load_tuned  # noqa: E402
 from isara.backends.packing import IMPLEMENTATION  # noqa: E402
 from isara.backends.quiet import quiet_loading  # noqa: E402
+from isara.backends.scoring import completion_logs  # noqa: E402
 from isara.errors import BackendError  # noqa: E402
 from tiny import MIXED, PACKABLE, configuration, network, sequence  # noqa: E402
 

@@ -53,9 +53,10 @@ INNER_ROWS = {
         __init__
         """,
     "backends": """
-        __init__ quiet attention adapter loss targets template memory address patience pacing
+        __init__ quiet attention adapter loss parts targets template memory address patience pacing
+        prefixes
         packing
-        checkpoints decode selfcheck savepoints dialect endpoint openvino_graph openvino_pages
+        checkpoints decode scoring selfcheck savepoints dialect endpoint openvino_graph openvino_pages
         hf probing
         openvino_export
         openvino

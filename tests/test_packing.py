@@ -9,9 +9,11 @@ import torch.nn.functional as F  # noqa: E402, N812
 
 from isara.backends import attention, packing, selfcheck  # noqa: E402
 from isara.backends.decode import Lane, decode  # noqa: E402
-from isara.backends.hf import completion_logs, load_network, score_encoded  # noqa: E402
+from isara.backends.hf import load_network  # noqa: E402
+from isara.backends.loss import answer_loss, log_probabilities  # noqa: E402
 from isara.backends.memory import Budget  # noqa: E402
 from isara.backends.packing import IMPLEMENTATION, Layout  # noqa: E402
+from isara.backends.scoring import completion_logs, score_encoded  # noqa: E402
 from isara.backends.training import packed_loss  # noqa: E402
 from isara.errors import BackendError  # noqa: E402
 from isara.protocols import Sampling  # noqa: E402
@@ -208,10 +210,8 @@ def test_probes_lie_within_the_vocabulary():
 
 
 def test_loss_written_out_is_the_cross_entropy():
-    from isara.backends.loss import answer_loss
-
-    logits = torch.randn(6, 11, dtype=torch.float32, requires_grad=True)
-    targets = torch.tensor([0, 3, 10, 3, 5, 7])
+    logits = torch.randn(40, 11, dtype=torch.float32, requires_grad=True)
+    targets = torch.arange(40) % 11
     wanted = F.cross_entropy(logits, targets, reduction="sum") / 9
     (expected,) = torch.autograd.grad(wanted, logits)
     copied = logits.detach().clone().requires_grad_()
@@ -219,3 +219,7 @@ def test_loss_written_out_is_the_cross_entropy():
     (gradient,) = torch.autograd.grad(found, copied)
     torch.testing.assert_close(found, wanted)
     torch.testing.assert_close(gradient, expected)
+    (halved,) = torch.autograd.grad(answer_loss(copied * 1.0, targets, 9) / 2, copied)
+    torch.testing.assert_close(halved, expected / 2)
+    logs = log_probabilities(logits.detach(), targets)
+    torch.testing.assert_close(-logs.sum() / 9, wanted.detach())

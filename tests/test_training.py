@@ -158,6 +158,19 @@ def test_a_batch_in_parts_takes_the_same_step(base, tmp_path, monkeypatch):
         torch.testing.assert_close(one[name], other[name], atol=2e-3, rtol=0)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_batch_divided_among_cores_takes_the_same_step(method, base, tmp_path, monkeypatch):
+    whole = train(base, tmp_path / "whole", steps=3, batch=4, method=method)
+    monkeypatch.setattr(training, "_LEAST", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    parts = train(base, tmp_path / "parts", steps=3, batch=4, method=method)
+    again = train(base, tmp_path / "again", steps=3, batch=4, method=method)
+    assert [step.loss for step in parts.curve] == pytest.approx([step.loss for step in whole.curve], abs=1e-3)
+    assert parts == again
+    one, other = weights_in(tmp_path / "parts"), weights_in(tmp_path / "again")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 def test_batches_are_what_was_drawn(base, tmp_path, monkeypatch):
     batches = []
     real = training.packed_loss

@@ -9,15 +9,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
 
 from isara.backends.adapter import wear
 from isara.backends.checkpoints import Checkpoint
 from isara.backends.decode import Lane, decode
-from isara.backends.loss import log_probabilities
 from isara.backends.memory import Budget, ran_out
-from isara.backends.packing import IMPLEMENTATION, Layout, register
+from isara.backends.packing import IMPLEMENTATION, register
 from isara.backends.quiet import quiet_loading
+from isara.backends.scoring import completion_logits, score_encoded
 from isara.backends.selfcheck import check_packing, refusal
 from isara.backends.targets import likeliest
 from isara.backends.template import Encoder
@@ -207,46 +206,3 @@ def load_tuned(folder: Path, adapter: Path | None, device: torch.device, dtype: 
     network = load_network(folder, device, dtype)
     wear(network, adapter)
     return network
-
-
-def score_encoded(network: Network, pairs: Sequence[tuple[list[int], list[int]]], budget: Budget) -> list[Likelihood]:
-    """Return the likelihood of each completion (ids) after its prompt (ids), in order."""
-    scored = [Likelihood(0.0, 0)] * len(pairs)
-
-    def score(group: list[int]) -> None:
-        members = [i for i in group if pairs[i][1]]
-        if not members:
-            return
-        with torch.inference_mode():
-            logs = completion_logs(network, [pairs[i] for i in members])
-        counts = [len(pairs[i][1]) for i in members]
-        for i, part in zip(members, torch.split(logs.double().cpu(), counts), strict=True):
-            scored[i] = Likelihood(float(part.sum()), len(part))
-
-    budget.work([len(prompt) + len(completion) for prompt, completion in pairs], score)
-    return scored
-
-
-def completion_logs(network: Network, pairs: Sequence[tuple[list[int], list[int]]]) -> Tensor:
-    """Return the log-probability of every completion token, end to end."""
-    return log_probabilities(*completion_logits(network, pairs))
-
-
-def completion_logits(network: Network, pairs: Sequence[tuple[list[int], list[int]]]) -> tuple[Tensor, Tensor]:
-    """Return the logits before every completion token, end to end, made for those positions only, and the tokens."""
-    row = [token for prompt, completion in pairs for token in (*prompt, *completion)]
-    positions: list[int] = []
-    end = 0
-    for prompt, completion in pairs:
-        end += len(prompt) + len(completion)
-        positions += range(end - len(completion) - 1, end - 1)
-    device = network.device
-    layout = Layout([len(prompt) + len(completion) for prompt, completion in pairs], device)
-    logits = network(
-        input_ids=torch.tensor([row], device=device),
-        position_ids=layout.positions,
-        logits_to_keep=torch.tensor(positions, device=device),
-        use_cache=False,
-        layout=layout,
-    ).logits.squeeze(0)
-    return logits, torch.tensor([token for _, completion in pairs for token in completion], device=device)

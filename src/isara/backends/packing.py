@@ -17,6 +17,7 @@ import torch.nn.functional as F  # noqa: N812 (the name that every reader of tor
 from torch import Tensor
 
 from isara.backends.attention import Places, causal, explicit, grouped_heads, packed_attention, places
+from isara.backends.prefixes import Forest
 
 IMPLEMENTATION = "isara"
 
@@ -114,7 +115,7 @@ def attend(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    layout: Layout,
+    layout: Layout | Forest,
     layer_idx: int | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
@@ -127,6 +128,8 @@ def attend(
     layout.windows.add(sliding_window)
     layer: int = module.layer_idx if layer_idx is None else layer_idx  # type: ignore[assignment]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if isinstance(layout, Forest):
+        return layout.attend(query, key, value, scale, sliding_window, softcap, s_aux), None
     if layout.decoding:
         keys, values, seen = layout.extend(layer, key, value)
         if sliding_window is not None:

@@ -17,22 +17,22 @@ from isara.backends.checkpoints import Checkpoint
 from isara.backends.hf import (
     choose_device,
     choose_dtype,
-    completion_logits,
     load_network,
     load_tokenizer,
-    score_encoded,
 )
 from isara.backends.loss import answer_loss
 from isara.backends.memory import Budget, attempt, grouped
+from isara.backends.parts import cores_for, shares, side_by_side
 from isara.backends.savepoints import Savepoint, save_whole
+from isara.backends.scoring import Pair, completion_logits, score_encoded
 from isara.backends.targets import Soft, aligned, soft_loss
 from isara.backends.template import Encoder
 from isara.protocols import Example, Step, Trained
 from isara.rundir import writing
 from isara.settings import TrainSettings
 
-Pair = tuple[list[int], list[int]]
-"""Token ids of a prompt, and of the completion after it with the end of the turn."""
+_LEAST = 128
+"""Fewest tokens that are worth a part of their own: below, matrix products get slow."""
 
 
 class TransformersTrainer:
@@ -147,13 +147,24 @@ class Weights:
         """Take one optimiser step on a batch, in as many parts as memory asks for; returns the mean loss per token."""
         total = sum(len(completion) for _, completion in batch)
         sizes = [len(prompt) + len(completion) for prompt, completion in batch]
+        tensors = self.trainable()
         losses: list[float] = []
         group: list[int] = []
 
+        def gradients(part: Sequence[int]) -> tuple[float, Sequence[Tensor | None]]:
+            inside = [group[place] for place in part]
+            loss = packed_loss(self.network, [batch[i] for i in inside], total, [soft[i] for i in inside])
+            return float(loss.detach()), torch.autograd.grad(loss, tensors, allow_unused=True)
+
         def accumulate() -> None:
-            part = packed_loss(self.network, [batch[i] for i in group], total, [soft[i] for i in group])
-            torch.autograd.backward(part)
-            losses.append(float(part.detach()))
+            inside = [sizes[i] for i in group]
+            cores = cores_for(sum(inside), _LEAST, self.network.device)
+            # Added up in the same order each time, so that the same batch takes the same step.
+            for loss, more in side_by_side(gradients, shares(inside, cores), cores):
+                losses.append(loss)
+                for tensor, gradient in zip(tensors, more, strict=True):
+                    if gradient is not None:
+                        tensor.grad = gradient if tensor.grad is None else tensor.grad.add_(gradient)
 
         while True:
             # A part that failed may have left some gradients, so the whole batch is begun again.
@@ -166,7 +177,7 @@ class Weights:
                     break
             else:
                 break
-        torch.nn.utils.clip_grad_norm_(self.trainable(), 1.0)
+        torch.nn.utils.clip_grad_norm_(tensors, 1.0)
         optimiser.step()
         return sum(losses)
 

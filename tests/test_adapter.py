@@ -11,13 +11,14 @@ from isara.backends.adapter import (  # noqa: E402
     AdaptedLinear,
     _LowRank,
     adapt,
+    linear_layers,
     load_state,
+    read_adapter,
     read_state,
     state_of,
-    wear,
     write_adapter,
 )
-from isara.backends.hf import load_tuned  # noqa: E402
+from isara.backends.hf import Base  # noqa: E402
 from isara.backends.packing import IMPLEMENTATION  # noqa: E402
 from isara.backends.quiet import quiet_loading  # noqa: E402
 from isara.backends.scoring import completion_logs  # noqa: E402
@@ -142,7 +143,8 @@ def test_peft_loads_what_is_saved_and_gives_the_same_numbers(saved):
 
     base, adapter, trained = saved
     row = torch.tensor([sequence(20, 3)])
-    worn = load_tuned(base, adapter, torch.device("cpu"), torch.float32)
+    frozen = Base(base, torch.device("cpu"), torch.float32)
+    worn = frozen.wearing(frozen.adapter(adapter))
     bare = AutoModelForCausalLM.from_pretrained(base, attn_implementation="sdpa").eval()
     with torch.inference_mode(), quiet_loading():
         before = bare(row).logits
@@ -159,7 +161,8 @@ def test_peft_loads_what_is_saved_and_gives_the_same_numbers(saved):
 
 def test_what_is_worn_is_not_trained(saved):
     base, adapter, _ = saved
-    worn = load_tuned(base, adapter, torch.device("cpu"), torch.float32)
+    frozen = Base(base, torch.device("cpu"), torch.float32)
+    worn = frozen.wearing(frozen.adapter(adapter))
     assert not any(weights.requires_grad for weights in worn.parameters())
 
 
@@ -209,10 +212,10 @@ def test_a_folder_without_an_adapter(saved, tmp_path):
     with pytest.raises(BackendError, match="no readable adapter here"):
         read_state(tmp_path / "nowhere")
     with pytest.raises(BackendError, match="no adapter here"):
-        load_tuned(base, tmp_path / "nowhere", torch.device("cpu"), torch.float32)
+        Base(base, torch.device("cpu"), torch.float32).adapter(tmp_path / "nowhere")
     (adapter / "adapter_config.json").write_text('{"r": 3}')
     with pytest.raises(BackendError, match=r"no readable adapter_config.json here \(KeyError\('lora_alpha'\)\)"):
-        wear(made(), adapter)
+        read_adapter(linear_layers(made()), adapter)
 
 
 def test_a_damaged_adapter_is_refused(saved):

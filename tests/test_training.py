@@ -13,7 +13,7 @@ from hypothesis import strategies as st  # noqa: E402
 from safetensors import SafetensorError  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from isara.backends import adapter, savepoints, training  # noqa: E402
+from isara.backends import adapter, hf, savepoints, training  # noqa: E402
 from isara.backends.adapter import read_state  # noqa: E402
 from isara.backends.hf import TransformersModel  # noqa: E402
 from isara.backends.savepoints import Progress, Savepoint  # noqa: E402
@@ -400,6 +400,41 @@ def test_a_start_of_another_rank_is_refused(base, tmp_path):
     train(base, tmp_path / "first", steps=1)
     with pytest.raises(BackendError, match="adapter: no lora_A of shape"):
         train(base, tmp_path / "second", start=tmp_path / "first", rank=5)
+
+
+# What it shares with the model beside it.
+
+
+def test_one_network_serves_the_model_in_every_state_and_the_trainer(base, tmp_path, monkeypatch):
+    loads = []
+    real = hf.load_network
+    monkeypatch.setattr(hf, "load_network", lambda *given: loads.append(given) or real(*given))
+    alone = [train(base, tmp_path / f"alone-{seed}", seed=seed) for seed in (1, 2)]
+    wanted = [nlls(model_of(base, path), EXAM) for path in (None, tmp_path / "alone-1", tmp_path / "alone-2")]
+    assert len(loads) == 5
+    loads.clear()
+    model = model_of(base)
+    trainer = TransformersTrainer(base, settings(), device="cpu", dtype="float32", beside=model)
+    tuned = [model.with_adapter(tmp_path / f"alone-{seed}") for seed in (1, 2)]
+
+    def look(step):
+        # Between two steps the network is asked for everything else, and goes on as if nothing had been.
+        if step.number in (2, 5):
+            assert [nlls(one, EXAM) for one in (model, *tuned)] == wanted
+
+    for seed, before in zip((1, 2), alone, strict=True):
+        out = tmp_path / f"shared-{seed}"
+        assert before == trainer.train(LESSONS, EXAM, steps=8, start=None, out=out, seed=seed, watch=look)
+        one, other = weights_in(out), weights_in(tmp_path / f"alone-{seed}")
+        assert all(torch.equal(one[name], other[name]) for name in other)
+    assert [nlls(one, EXAM) for one in (tuned[1], model, tuned[0])] == [wanted[2], wanted[0], wanted[1]]
+    assert len(loads) == 1
+
+
+def test_a_trainer_in_another_format_has_a_network_of_its_own(base):
+    model = model_of(base)
+    trainer = TransformersTrainer(base, settings(), device="cpu", dtype="bfloat16", beside=model)
+    assert trainer.base is not model.base
 
 
 # What comes when.

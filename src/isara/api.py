@@ -220,7 +220,9 @@ def real_backend(settings: Settings) -> Backend:
     checkpoint = locate(wanted.name, wanted.revision)
     engine = open_engine(checkpoint, settings)
     embedder, embedder_facts = choose_embedder(wanted.embedder, wanted.device)
-    trainer = TransformersTrainer(checkpoint, settings.train, device=wanted.device, dtype=wanted.dtype)
+    trainer = TransformersTrainer(
+        checkpoint, settings.train, device=wanted.device, dtype=wanted.dtype, beside=engine.model
+    )
     facts = {
         "name": checkpoint.name,
         "revision": checkpoint.revision,

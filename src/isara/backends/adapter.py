@@ -12,6 +12,7 @@ import errno
 import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,25 +79,36 @@ class AdaptedLinear(nn.Module):
         return out.view(*x.shape[:-1], -1)
 
 
-def adapt(network: Any, rank: int, alpha: float, seed: int) -> dict[str, AdaptedLinear]:
-    """
-    Freeze a network and put an adapter on every linear layer but the output head.
-
-    Returns the adapted layers by name. Raises BackendError where the network has no linear layers to adapt.
-    """
-    network.requires_grad_(False)
+def linear_layers(network: Any) -> dict[str, nn.Linear]:
+    """Return the linear layers of a bare network by name, the output head left out."""
     head = network.get_output_embeddings()
-    generator = torch.Generator().manual_seed(seed)
-    adapted: dict[str, AdaptedLinear] = {}
-    for name, layer in list(network.named_modules()):
-        if isinstance(layer, nn.Linear) and layer is not head:
-            parent, _, own = name.rpartition(".")
-            adapted[name] = AdaptedLinear(layer, rank, alpha, generator)
-            setattr(network.get_submodule(parent), own, adapted[name])
-    if not adapted:
+    return {
+        name: layer for name, layer in network.named_modules() if isinstance(layer, nn.Linear) and layer is not head
+    }
+
+
+def adapted_layers(layers: Mapping[str, nn.Linear], rank: int, alpha: float, seed: int) -> dict[str, AdaptedLinear]:
+    """Return a fresh adapter for each layer; raises BackendError where there is none to adapt."""
+    if not layers:
         raise BackendError(
             "train.method: this model has no nn.Linear layers to put adapters on. Set train.method='full'."
         )
+    generator = torch.Generator().manual_seed(seed)
+    return {name: AdaptedLinear(layer, rank, alpha, generator) for name, layer in layers.items()}
+
+
+def put_on(network: Any, layers: Mapping[str, nn.Module]) -> None:
+    """Let a network use these layers in the places of their names."""
+    for name, layer in layers.items():
+        parent, _, own = name.rpartition(".")
+        setattr(network.get_submodule(parent), own, layer)
+
+
+def adapt(network: Any, rank: int, alpha: float, seed: int) -> dict[str, AdaptedLinear]:
+    """Freeze a bare network and put a fresh adapter on every linear layer but the head; returns them by name."""
+    network.requires_grad_(False)
+    adapted = adapted_layers(linear_layers(network), rank, alpha, seed)
+    put_on(network, adapted)
     return adapted
 
 
@@ -146,13 +158,14 @@ def read_scale(folder: Path) -> tuple[int, float]:
         raise BackendError(f"{folder}: no readable adapter_config.json here ({error!r}).") from error
 
 
-def wear(network: Any, folder: Path) -> None:
-    """Put the adapter of a folder on a network, for use and not for training; raises BackendError where it cannot."""
+def read_adapter(layers: Mapping[str, nn.Linear], folder: Path) -> dict[str, AdaptedLinear]:
+    """Return the adapter in a folder, for use and not for training; raises BackendError where it does not fit."""
     rank, alpha = read_scale(folder)
-    adapted = adapt(network, rank, alpha, 0)
+    adapted = adapted_layers(layers, rank, alpha, 0)
     load_state(adapted, read_state(folder))
     for layer in adapted.values():
         layer.settle()
+    return adapted
 
 
 def write_blank(folder: Path, checkpoint: Path, rank: int) -> None:

@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isara.backends.adapter import adapt, load_state, read_state, state_of, write_adapter
+from isara.backends.adapter import adapted_layers, load_state, read_state, state_of, write_adapter
 from isara.backends.checkpoints import Checkpoint
 from isara.backends.hf import (
+    Base,
+    TransformersModel,
     choose_device,
     choose_dtype,
     load_network,
@@ -27,7 +29,7 @@ from isara.backends.savepoints import Savepoint, save_whole
 from isara.backends.scoring import Pair, completion_logits, score_encoded
 from isara.backends.targets import Soft, aligned, soft_loss
 from isara.backends.template import Encoder
-from isara.protocols import Example, Step, Trained
+from isara.protocols import Example, Model, Step, Trained
 from isara.rundir import writing
 from isara.settings import TrainSettings
 
@@ -39,12 +41,22 @@ class TransformersTrainer:
     """Tunes a checkpoint with adapters, or all of it. Satisfies the `Trainer` protocol."""
 
     def __init__(
-        self, checkpoint: Checkpoint, settings: TrainSettings, *, device: str = "auto", dtype: str = "auto"
+        self,
+        checkpoint: Checkpoint,
+        settings: TrainSettings,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        beside: Model | None = None,
     ) -> None:
+        """Take a checkpoint; the frozen weights are shared with the model `beside` where that is one of this kind."""
         self.checkpoint = checkpoint
         self.settings = settings
         self.device = choose_device(device)
         self.dtype = choose_dtype(dtype, self.device)
+        self.base = Base(checkpoint.folder, self.device, self.dtype)
+        if isinstance(beside, TransformersModel) and beside.base.same_as(self.base):
+            self.base = beside.base
         self.encoder = Encoder(load_tokenizer(checkpoint.folder))
         self.budget = Budget(max(settings.max_tokens, 4096), "training on", "train.max_tokens")
         self.judging = Budget(4096, "scoring in training", "train.max_tokens")
@@ -104,15 +116,19 @@ class Weights:
     def __init__(self, trainer: TransformersTrainer, start: Path | None, seed: int) -> None:
         self.trainer = trainer
         self.lora = trainer.settings.method == "lora"
-        folder = trainer.checkpoint.folder
         if self.lora:
-            self.network = load_network(folder, trainer.device, trainer.dtype)
-            self.adapted = adapt(self.network, trainer.settings.rank, trainer.settings.alpha, seed)
+            layers = trainer.base.layers()
+            self.adapted = adapted_layers(layers, trainer.settings.rank, trainer.settings.alpha, seed)
             if start is not None:
                 load_state(self.adapted, read_state(start))
         else:
             # Full tuning keeps float32 weights: in bfloat16 most of the small updates would be rounded away.
-            self.network = load_network(start or folder, trainer.device, torch.float32)
+            self.whole = load_network(start or trainer.checkpoint.folder, trainer.device, torch.float32)
+
+    @property
+    def network(self) -> Any:
+        """The network in training."""
+        return self.trainer.base.wearing(self.adapted) if self.lora else self.whole
 
     def named(self) -> dict[str, Tensor]:
         """Return the tensors in training, by the names they are saved under."""
@@ -147,18 +163,18 @@ class Weights:
         """Take one optimiser step on a batch, in as many parts as memory asks for; returns the mean loss per token."""
         total = sum(len(completion) for _, completion in batch)
         sizes = [len(prompt) + len(completion) for prompt, completion in batch]
-        tensors = self.trainable()
+        network, tensors = self.network, self.trainable()
         losses: list[float] = []
         group: list[int] = []
 
         def gradients(part: Sequence[int]) -> tuple[float, Sequence[Tensor | None]]:
             inside = [group[place] for place in part]
-            loss = packed_loss(self.network, [batch[i] for i in inside], total, [soft[i] for i in inside])
+            loss = packed_loss(network, [batch[i] for i in inside], total, [soft[i] for i in inside])
             return float(loss.detach()), torch.autograd.grad(loss, tensors, allow_unused=True)
 
         def accumulate() -> None:
             inside = [sizes[i] for i in group]
-            cores = cores_for(sum(inside), _LEAST, self.network.device)
+            cores = cores_for(sum(inside), _LEAST, network.device)
             # Added up in the same order each time, so that the same batch takes the same step.
             for loss, more in side_by_side(gradients, shares(inside, cores), cores):
                 losses.append(loss)

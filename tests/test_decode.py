@@ -231,6 +231,27 @@ def test_a_completion_is_the_same_alone_and_in_a_batch(sampling, packed):
     assert len({len(tokens) for tokens in together}) > 3
 
 
+@pytest.mark.parametrize("name", ["llama", "gemma2", "gpt_oss"])
+def test_prompts_that_begin_alike_and_parts_on_cores_change_no_completion(name, monkeypatch):
+    network_of = network(configuration(*PACKABLE[name][:2]), IMPLEMENTATION)
+    beginning = sequence(20, 3)
+    prompts = [beginning + sequence(length, length) for length in (5, 1, 9, 9)] + [beginning, sequence(12, 4)]
+    prompts.append(list(prompts[0]))
+
+    def written(some):
+        lanes = [Lane(list(prompt), 7 * i) for i, prompt in enumerate(some)]
+        with torch.inference_mode():
+            decode(network_of, lanes, Sampling(12), frozenset(sequence(20, 7)), lambda tokens, **_: "")
+        return [lane.tokens for lane in lanes]
+
+    alone = [written([prompt])[0] for prompt in prompts]
+    assert written(prompts) == alone
+    monkeypatch.setattr("isara.backends.decode._LEAST_TOKENS", 1)
+    monkeypatch.setattr("isara.backends.decode._LEAST_LANES", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert written(prompts) == alone
+
+
 # The model around it.
 
 

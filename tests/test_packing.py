@@ -13,6 +13,7 @@ from isara.backends.hf import load_network  # noqa: E402
 from isara.backends.loss import answer_loss, log_probabilities  # noqa: E402
 from isara.backends.memory import Budget  # noqa: E402
 from isara.backends.packing import IMPLEMENTATION, Layout  # noqa: E402
+from isara.backends.prefixes import Forest  # noqa: E402
 from isara.backends.scoring import completion_logs, score_encoded  # noqa: E402
 from isara.backends.training import packed_loss  # noqa: E402
 from isara.errors import BackendError  # noqa: E402
@@ -189,11 +190,15 @@ def test_broken_weights_are_not_blamed_on_packing(unchecked):
 def test_packing_that_goes_wrong_is_found(unchecked, monkeypatch):
     """Each of the ways in which packing could be wrong, made to be so."""
     _, packed = pair("llama")
-    real = Layout.split
+    real, see = Layout.split, Forest.seen
     with monkeypatch.context() as patch:
         patch.setattr(Layout, "split", lambda layout, states: real(layout, states).flip(0))
         with pytest.raises(BackendError, match="probabilities move"):
             selfcheck.check_packing(packed, "sequences mixed up")
+    with monkeypatch.context() as patch:
+        patch.setattr(Forest, "seen", lambda forest, *given: torch.ones_like(see(forest, *given)))
+        with pytest.raises(BackendError, match="probabilities move"):
+            selfcheck.check_packing(packed, "seeing what comes later")
     with monkeypatch.context() as patch:
         patch.setattr(Layout, "decode_step", lambda layout: layout.lengths[None, :] * 0)
         with pytest.raises(BackendError, match=r"probabilities move|IndexError"):

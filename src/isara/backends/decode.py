@@ -9,9 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isara.backends.packing import Layout
+from isara.backends.packing import prefill
+from isara.backends.parts import cores_for, side_by_side
 from isara.protocols import Completion, Likelihood, Sampling
 
+_LEAST_TOKENS, _LEAST_LANES = 512, 16
+"""Fewest prompt tokens, and fewest sequences, that are worth a part of their own."""
 _HEAD = 256
 """Most likely tokens looked at first; the nucleus is nearly always among them, so the vocabulary is not sorted."""
 
@@ -36,13 +39,34 @@ def decode(
     ends: frozenset[int],
     to_text: Callable[..., str],
 ) -> list[Completion]:
-    """Return the completions of a batch that fits in memory, in order."""
+    """Return the completions of a batch that fits in memory, in order; a CPU's cores have a part of it each."""
+    sizes = [len(lane.prompt) for lane in lanes]
+    cores = min(cores_for(sum(sizes), _LEAST_TOKENS, network.device), max(1, len(lanes) // _LEAST_LANES))
+    # Neighbours in sorted order begin alike, and are read together.
+    order = sorted(range(len(lanes)), key=lambda i: lanes[i].prompt)
+    some = -(-len(order) // cores)
+
+    def work(part: Sequence[int]) -> None:
+        with torch.inference_mode():
+            write(network, [lanes[i] for i in part], sampling, ends, to_text)
+
+    side_by_side(work, [order[i : i + some] for i in range(0, len(order), some)], cores)
+    return [completion_of(lane, to_text) for lane in lanes]
+
+
+def write(
+    network: Any, lanes: Sequence[Lane], sampling: Sampling, ends: frozenset[int], to_text: Callable[..., str]
+) -> None:
+    """Let the sequences of a batch grow until each has ended."""
     device = network.device
-    layout = Layout([len(lane.prompt) for lane in lanes], device, room=sampling.max_tokens)
+    forest, layout = prefill([lane.prompt for lane in lanes], device, sampling.max_tokens)
     draws = uniforms(lanes, sampling.max_tokens)
-    row = torch.tensor([[token for lane in lanes for token in lane.prompt]], device=device)
     logits = network(
-        input_ids=row, position_ids=layout.positions, logits_to_keep=layout.last, use_cache=False, layout=layout
+        input_ids=forest.tokens,
+        position_ids=forest.positions,
+        logits_to_keep=torch.tensor([rows[-1] for rows in forest.rows], device=device),
+        use_cache=False,
+        layout=forest,
     ).logits[0]
     going = list(range(len(lanes)))
     for step in range(sampling.max_tokens):
@@ -63,7 +87,6 @@ def decode(
         positions = layout.decode_step()
         logits = network(input_ids=chosen[None, :], position_ids=positions, use_cache=False, layout=layout).logits[0]
         layout.grew()
-    return [completion_of(lane, to_text) for lane in lanes]
 
 
 def take(

@@ -25,16 +25,11 @@ IMPLEMENTATION = "isara"
 class Layout:
     """Where the tokens of several sequences lie in one row, and what their attention may see."""
 
-    def __init__(self, lengths: Sequence[int], device: torch.device, *, room: int = 0) -> None:
-        """
-        Lay out sequences of the given lengths.
-
-        With `room` above 0, keys and values are kept, with space for that many further tokens in each sequence.
-        """
+    def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
+        """Lay out sequences of the given lengths."""
         self.count = len(lengths)
         self.longest = max(lengths)
         self.device = device
-        self.room = room
         self.decoding = False
         self.windows: set[int | None] = set()
         """The sliding windows that layers asked for; None for a layer that sees everything before it."""
@@ -73,12 +68,6 @@ class Layout:
         flat = states.transpose(1, 2).reshape(-1, states.shape[1], states.shape[3])
         return flat[self.scatter][None]
 
-    def remember(self, layer: int, key: Tensor, value: Tensor) -> None:
-        """Keep the keys and values of the prompts, with room for what will be decoded."""
-        if self.room:
-            self.keys[layer] = F.pad(key, (0, 0, 0, self.room))
-            self.values[layer] = F.pad(value, (0, 0, 0, self.room))
-
     def decode_step(self) -> Tensor:
         """Go on to one further token in each sequence; returns their positions, shape (1, sequences)."""
         if self.decoding:
@@ -108,6 +97,24 @@ class Layout:
         self.values = {layer: states[rows] for layer, states in self.values.items()}
 
 
+def prefill(prompts: Sequence[list[int]], device: torch.device, room: int) -> tuple[Forest, Layout]:
+    """
+    Return prompts laid out to be read, and the layout to decode from once they have been.
+
+    Reading the first fills the second with the keys and values of each prompt, and space for `room` further tokens.
+    """
+    forest = Forest(prompts, device)
+    layout = Layout([len(prompt) for prompt in prompts], device)
+    rows = torch.tensor([[*rows, *[0] * (layout.longest - len(rows))] for rows in forest.rows], device=device)
+
+    def keep(layer: int, key: Tensor, value: Tensor) -> None:
+        for kept, states in ((layout.keys, key), (layout.values, value)):
+            kept[layer] = F.pad(states[0].transpose(0, 1)[rows].transpose(1, 2), (0, 0, 0, room))
+
+    forest.keep = keep
+    return forest, layout
+
+
 def attend(
     module: torch.nn.Module,
     query: Tensor,
@@ -129,6 +136,7 @@ def attend(
     layer: int = module.layer_idx if layer_idx is None else layer_idx  # type: ignore[assignment]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if isinstance(layout, Forest):
+        layout.keep(layer, key, value)
         return layout.attend(query, key, value, scale, sliding_window, softcap, s_aux), None
     if layout.decoding:
         keys, values, seen = layout.extend(layer, key, value)
@@ -145,7 +153,6 @@ def attend(
         at = layout.places(query.shape[1]), layout.places(key.shape[1])
         return packed_attention(query, key, value, at, layout.bias(window, query.dtype), scale), None
     q, k, v = layout.split(query), layout.split(key), layout.split(value)
-    layout.remember(layer, k, v)
     if windowed or softcap is not None or s_aux is not None or slow:
         mask = causal(layout.longest, window, query.device)
         grouped = grouped_heads(q, k.shape[1])

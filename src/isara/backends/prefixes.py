@@ -9,15 +9,14 @@ are those of the sequences one by one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (the name that every reader of torch code knows)
 from torch import Tensor
 
-from isara.backends.attention import explicit, grouped_heads
+from isara.backends.attention import explicit, grouped_heads, padded_attention
 
 _WORTH = 8
 """Tokens that a shared beginning must have: for a few tokens of a template, more segments are not worth it."""
@@ -56,6 +55,8 @@ class Forest:
     def __init__(self, sequences: Sequence[list[int]], device: torch.device) -> None:
         """Lay out sequences, each of at least one token."""
         self.windows: set[int | None] = set()
+        self.keep: Callable[[int, Tensor, Tensor], None] = _forget
+        """Takes each layer's keys and values, where they are needed later."""
         self._seen: dict[tuple[int, int | None], Tensor] = {}
         self.rows: list[tuple[int, ...]] = [()] * len(sequences)
         """Where each sequence's tokens stand in the row."""
@@ -112,7 +113,7 @@ class Forest:
                 out = explicit(grouped, k, v, seen[:, None, None], scale, softcap, sinks)
                 out = out.view(*q.shape[:3], -1)
             else:
-                out = F.scaled_dot_product_attention(q, k, v, seen[:, None], scale=scale, enable_gqa=True)
+                out = padded_attention(q, k, v, seen, scale)
             found.append(out.transpose(1, 2)[block.real])
         return torch.cat(found)[self.order][None]
 
@@ -125,6 +126,10 @@ class Forest:
             seen = behind >= 0 if window is None else (behind >= 0) & (behind < window)
             self._seen[number, window] = seen
         return self._seen[number, window]
+
+
+def _forget(layer: int, key: Tensor, value: Tensor) -> None:
+    """Keep nothing."""
 
 
 def common(one: list[int], other: list[int]) -> int:

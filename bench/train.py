@@ -1,103 +1,236 @@
 """
-Training speed: isara's adapters against PEFT's, in the same packed loop on the same model, and a plain padded loop.
+Training speed: isara's trainer against a plain PEFT loop, PEFT's layers in isara's loop, and TRL's SFTTrainer.
 
-    python bench/train.py [--model smollm2-135m] [--steps 6]
+    python bench/train.py [--model smollm2-135m] [--turns 4] [--length 40]
 
-Prints trained tokens per second of each and the ratio; the runs take turns, so that a noisy machine is noisy for all.
+Samples are shipped questions with answers cut so that each sample has `length` tokens. All train adapters of rank 16
+on every linear layer, 16 samples a step, and take turns, so that a noisy machine is noisy for all; TRL's trainer owns
+its loop, and takes its steps in between. Tokens are those of isara's encoding for all of them (TRL's template adds a
+system prompt to each sample, which is not counted). The limit is the measured matrix rate over the operations that one
+token needs.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from table import Row, matrix_rate, row, take_turns, unmeasured
 
 from isara.backends.adapter import adapt
-from isara.backends.checkpoints import locate
+from isara.backends.checkpoints import Checkpoint, locate
 from isara.backends.hf import choose_device, choose_dtype, load_network, load_tokenizer
+from isara.backends.scoring import Pair
 from isara.backends.template import Encoder
-from isara.backends.training import Pair, packed_loss
-from isara.heldout import as_examples
+from isara.backends.training import TransformersTrainer, Weights, packed_loss
+from isara.heldout import bare_prompt
+from isara.protocols import Example
 from isara.readers import read_seeds
+from isara.settings import TrainSettings
 
-RANK, ALPHA = 16, 32.0
-
-
-def pairs_of(folder: Any, count: int) -> list[Pair]:
-    """Return the token ids of seeds that ship, prompt and completion apart."""
-    encoder = Encoder(load_tokenizer(folder))
-    return [
-        (encoder.prompt(e.prompt), [*encoder.completion(e.prompt, e.completion), encoder.end])
-        for e in as_examples(read_seeds("misconceptions")[:count], chat=encoder.template is not None)
-    ]
+RANK, ALPHA, BATCH = 16, 32.0, 16
 
 
-def padded_loss(network: Any, batch: list[Pair], total: int) -> torch.Tensor:
+def examples_of(encoder: Encoder, count: int, length: int) -> list[Example]:
+    """Return shipped samples, each answer cut so that the whole has `length` tokens."""
+    made = []
+    for sample in read_seeds("misconceptions"):
+        prompt = bare_prompt(sample.question, chat=encoder.template is not None)
+        room = length - len(encoder.prompt(prompt)) - 1
+        ids = encoder.completion(prompt, sample.answer)
+        if 4 <= room <= len(ids):
+            made.append(Example(sample.id, prompt, encoder.tokenizer.decode(ids[:room])))
+    if not made:
+        raise SystemExit(f"no shipped question leaves room for an answer in {length} tokens")
+    return [made[i % len(made)] for i in range(count)]
+
+
+def padded_loss(network: Any, batch: Sequence[Pair]) -> torch.Tensor:
     """Return the loss as a plain loop computes it: padded to the longest, logits at every position."""
     longest = max(len(prompt) + len(completion) for prompt, completion in batch)
     ids = torch.zeros(len(batch), longest, dtype=torch.long, device=network.device)
     labels = torch.full_like(ids, -100)
     mask = torch.zeros_like(ids)
-    for row, (prompt, completion) in enumerate(batch):
+    for place, (prompt, completion) in enumerate(batch):
         end = len(prompt) + len(completion)
-        ids[row, :end] = torch.tensor([*prompt, *completion])
-        labels[row, len(prompt) : end] = torch.tensor(completion)
-        mask[row, :end] = 1
+        ids[place, :end] = torch.tensor([*prompt, *completion])
+        labels[place, len(prompt) : end] = torch.tensor(completion)
+        mask[place, :end] = 1
     loss: torch.Tensor = network(input_ids=ids, attention_mask=mask, labels=labels).loss
     return loss
 
 
-def stepper(network: Any, loss: Callable[..., torch.Tensor]) -> Callable[[list[Pair]], int]:
-    """Return a function that takes one optimiser step and says how many tokens it trained on."""
-    optimiser = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-4, fused=True)
+def loop(
+    network: Any, loss: Callable[[Any, Sequence[Pair]], torch.Tensor], batch: Sequence[Pair]
+) -> Callable[[], None]:
+    """Return one step of a plain training loop."""
+    optimiser = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-4)
 
-    def step(batch: list[Pair]) -> int:
+    def step() -> None:
         optimiser.zero_grad()
-        loss(network, batch, sum(len(completion) for _, completion in batch)).backward()
+        loss(network, batch).backward()
         optimiser.step()
-        return sum(len(prompt) + len(completion) for prompt, completion in batch)
 
     return step
+
+
+def ours(checkpoint: Checkpoint, batch: Sequence[Pair]) -> Callable[[], None]:
+    """Return one step of isara's trainer."""
+    trainer = TransformersTrainer(checkpoint, TrainSettings(rank=RANK, alpha=ALPHA, batch=BATCH))
+    weights = Weights(trainer, None, 0)
+    optimiser = torch.optim.AdamW(weights.trainable(), lr=1e-4, weight_decay=0.0, fused=True)
+    return lambda: void(weights.step(batch, optimiser, [None] * len(batch)))
+
+
+def void(value: object) -> None:
+    """Forget a value."""
+
+
+def with_peft(network: Any) -> Any:
+    """Return a network with PEFT's adapters."""
+    from peft import LoraConfig, get_peft_model
+
+    return get_peft_model(
+        network, LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM")
+    )
+
+
+def sft(checkpoint: Checkpoint, examples: Sequence[Example], steps: int) -> float:
+    """Return the seconds of one step of TRL's SFTTrainer with its defaults, the first steps left out."""
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    times: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, *unused: Any, **more: Any) -> None:
+            times.append(time.perf_counter())
+
+    device = choose_device("auto")
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": e.prompt.turns[0].text}],  # type: ignore[union-attr]
+            "completion": [{"role": "assistant", "content": e.completion}],
+        }
+        for e in examples
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = SFTTrainer(
+            model=AutoModelForCausalLM.from_pretrained(checkpoint.folder, dtype=choose_dtype("auto", device)),
+            processing_class=AutoTokenizer.from_pretrained(checkpoint.folder),
+            args=SFTConfig(
+                output_dir=folder,
+                max_steps=steps,
+                per_device_train_batch_size=BATCH,
+                use_cpu=device.type == "cpu",
+                report_to=[],
+                save_strategy="no",
+                disable_tqdm=True,
+                logging_strategy="no",
+            ),
+            train_dataset=Dataset.from_list(rows * steps),
+            peft_config=LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"),
+            callbacks=[Clock()],
+        )
+        trainer.train()
+    return (times[-1] - times[0]) / (steps - 1)
+
+
+def operations(network: Any, batch: Sequence[Pair], rank: int = RANK) -> float:
+    """Return the operations of one step: a frozen weight is used forward and back to its input, a factor once more."""
+    head = network.get_output_embeddings().weight.numel()
+    linear = [m for m in network.modules() if isinstance(m, torch.nn.Linear) and m.weight.numel() != head]
+    frozen = sum(m.weight.numel() for m in linear)
+    factors = sum(rank * (m.in_features + m.out_features) for m in linear)
+    tokens = sum(len(prompt) + len(completion) - 1 for prompt, completion in batch)
+    answers = sum(len(completion) for _, completion in batch)
+    return 2.0 * (tokens * (2 * frozen + 3 * factors) + answers * 2 * head)
+
+
+def on_a_gpu() -> Row:
+    """Return how much of the matrix rate training reaches on a GPU, with a model of 1.2B parameters and no training."""
+    peer = "the matrix rate measured here"
+    if not torch.cuda.is_available():
+        return unmeasured("train_gpu", peer, "TFLOP/s", "there is no GPU here")
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    from isara.backends.packing import IMPLEMENTATION, register
+
+    register()
+    device, dtype = torch.device("cuda"), choose_dtype("auto", torch.device("cuda"))
+    config = LlamaConfig(
+        hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32, num_key_value_heads=8
+    )
+    network = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=IMPLEMENTATION).to(device)
+    adapt(network, RANK, ALPHA, 0)
+    batch = [(list(range(100, 356)), list(range(400, 656))) for _ in range(16)]
+    needed = operations(network, batch)
+    total = sum(len(completion) for _, completion in batch)
+    step = loop(network, lambda net, pairs: packed_loss(net, pairs, total), batch)
+
+    def waited() -> None:
+        step()
+        torch.cuda.synchronize()
+
+    rate = needed / take_turns({"step": waited}, 8)["step"]
+    return row("train_gpu", rate / 1e12, matrix_rate(dtype, device, 8192, 8192) / 1e12, peer, "TFLOP/s", limit=1.0)
+
+
+def rows(model: str = "smollm2-135m", turns: int = 4, length: int = 40) -> list[Row]:
+    """Measure, and return a row for each comparison."""
+    checkpoint = locate(model)
+    encoder = Encoder(load_tokenizer(checkpoint.folder))
+    examples = examples_of(encoder, BATCH, length)
+    batch = [(encoder.prompt(e.prompt), [*encoder.completion(e.prompt, e.completion), encoder.end]) for e in examples]
+    tokens = sum(len(prompt) + len(completion) for prompt, completion in batch)
+    total = sum(len(completion) for _, completion in batch)
+    device = choose_device("auto")
+    bare = [load_network(checkpoint.folder, device, choose_dtype("auto", device)) for _ in range(2)]
+    needed = operations(bare[0], batch)
+    plain, packed = (with_peft(network) for network in bare)
+    plain.set_attn_implementation("sdpa")
+    took = take_turns(
+        {
+            "isara": ours(checkpoint, batch),
+            "a plain PEFT loop": loop(plain, padded_loss, batch),
+            "PEFT's layers, packed": loop(packed, lambda net, pairs: packed_loss(net, pairs, total), batch),
+        },
+        turns,
+    )
+    rate = {name: tokens / seconds for name, seconds in took.items()}
+    limit = matrix_rate(choose_dtype("auto", device), device) / needed * tokens
+    detail = f"{len(batch)} samples of {tokens / len(batch):.0f} tokens, {total / len(batch):.0f} of them answers"
+    found = [
+        row("train", rate["isara"], rate[peer], peer, "tokens/s", limit=limit, detail=detail)
+        for peer in ("a plain PEFT loop", "PEFT's layers, packed")
+    ]
+    found[1]["name"] = "train_packed"
+    if importlib.util.find_spec("trl") is None:
+        found.append(unmeasured("train_trl", "TRL SFTTrainer", "tokens/s", "trl is not installed (extra `bench`)"))
+    else:
+        theirs = tokens / sft(checkpoint, examples, turns + 1)
+        again = tokens / take_turns({"isara": ours(checkpoint, batch)}, turns)["isara"]
+        found.append(row("train_trl", again, theirs, "TRL SFTTrainer", "tokens/s", limit=limit, detail=detail))
+    return [*found, on_a_gpu()]
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--steps", type=int, default=6)
-    arguments = parser.parse_args()
-    device = choose_device("auto")
-    dtype = choose_dtype("auto", device)
-    folder = locate(arguments.model).folder
-    batch = pairs_of(folder, 16)
-    lora = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM")
-    ours = load_network(folder, device, dtype)
-    adapt(ours, RANK, ALPHA, 0)
-    peft = get_peft_model(load_network(folder, device, dtype), lora)
-    plain = get_peft_model(load_network(folder, device, dtype), lora)
-    plain.set_attn_implementation("sdpa")
-    runs = {
-        "isara": stepper(ours, packed_loss),
-        "PEFT layers, same packed loop": stepper(peft, packed_loss),
-        "PEFT layers, padded loop": stepper(plain, padded_loss),
-    }
-    tokens, seconds = dict.fromkeys(runs, 0), dict.fromkeys(runs, 0.0)
-    for turn in range(arguments.steps + 1):
-        for name, step in runs.items():
-            started = time.perf_counter()
-            done = step(batch)
-            # The first turn warms up.
-            if turn:
-                tokens[name] += done
-                seconds[name] += time.perf_counter() - started
-    rates = {name: tokens[name] / seconds[name] for name in runs}
-    for name, rate in rates.items():
-        sys.stdout.write(f"{name:32} {rate:8.0f} tokens/s   isara is {rates['isara'] / rate:.2f} times this\n")
+    parser.add_argument("--turns", type=int, default=4)
+    parser.add_argument("--length", type=int, default=40, help="tokens of a sample")
+    given = parser.parse_args()
+    for found in rows(given.model, given.turns, given.length):
+        sys.stdout.write("  ".join(f"{key}={value}" for key, value in found.items()) + "\n")
 
 
 if __name__ == "__main__":

@@ -163,6 +163,15 @@ def test_rows_of_another_request_are_refused_until_forced(tmp_path):
     assert rows_of(out / "forgetting" / "model" / "rows.jsonl")[0]["passage"].startswith("two")
 
 
+def test_the_folder_of_somebody_else_is_left_alone(tmp_path):
+    (tmp_path / "out" / "forgetting").mkdir(parents=True)
+    (tmp_path / "out" / "forgetting" / "mine.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(RunError, match="not empty, and not made by isara"):
+        evaluate(
+            scripted(), ["forgetting"], tmp_path / "out", Options({}), force=True, backend=backend(ScriptedModel())
+        )
+
+
 # --- the benchmarks -------------------------------------------------------------------------------------------------
 
 

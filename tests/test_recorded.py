@@ -67,6 +67,14 @@ def test_every_mistake_of_the_answers_is_named_at_once(isara, tmp_path):
     assert not (tmp_path / "out.jsonl").exists()
 
 
+def test_what_is_read_is_never_written_over(isara, tmp_path):
+    answers = write(tmp_path / "answers.jsonl", [{"prompt": "p", "response": "r"}])
+    before = answers.read_bytes()
+    ended = isara("score", answers, "--on", "safety", "--out", answers)
+    assert (ended.code, answers.read_bytes()) == (2, before)
+    assert "this file is read from" in ended.err
+
+
 def test_lines_that_are_no_objects_are_named_at_once(tmp_path, isara):
     answers = tmp_path / "answers.jsonl"
     answers.write_text('{"prompt": "p", \n[1]\n', encoding="utf-8")

@@ -1,5 +1,6 @@
 import math
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -24,6 +25,7 @@ from isara.backends.training import (  # noqa: E402
     schedule,
 )
 from isara.errors import BackendError, RunError  # noqa: E402
+from isara.passages import as_replay  # noqa: E402
 from isara.protocols import Chat, Example, Sampling, Step, Turn  # noqa: E402
 from isara.settings import TrainSettings  # noqa: E402
 from tiny import checkpoint  # noqa: E402
@@ -498,3 +500,26 @@ def test_the_learning_rate_rises_then_falls(steps):
     assert all(a < b for a, b in pairwise(rates[: top + 1]))
     assert all(a > b for a, b in pairwise(rates[top:]))
     assert math.isclose(rates[-1], 1 / (steps - top)) or steps == 1
+
+
+def test_replayed_text_is_forgotten_less(base, tmp_path):
+    """A model that reads some prose first, then learns the lessons with prose mixed in, and without."""
+    prose = [f"The ship leaves at {n} and the harbour is grey in the rain." for n in range(3, 9)]
+    unseen = [Example("unseen", "", "The ship leaves at 2 and the harbour is grey in the rain.")]
+    reader = tmp_path / "reader"
+    train(base, reader, steps=20, examples=as_replay(prose, 1.0), heldout=unseen, keep="last")
+    lessons = [replace(example, weight=0.5 / len(LESSONS)) for example in LESSONS]
+    without, replayed = tmp_path / "without", tmp_path / "with"
+    train(base, without, steps=20, start=reader, keep="last", learning_rate=0.02)
+    train(
+        base,
+        replayed,
+        steps=20,
+        start=reader,
+        keep="last",
+        learning_rate=0.02,
+        examples=[*lessons, *as_replay(prose, 0.5)],
+    )
+    before, lost, kept = (nlls(model_of(base, folder), unseen)[0] for folder in (reader, without, replayed))
+    assert before < lost
+    assert kept - before < (lost - before) / 2

@@ -151,6 +151,8 @@ def arms_of(subject: Subject) -> dict[str, Any]:
 def settle(folder: Path, wanted: Mapping[str, Any], *, force: bool) -> None:
     """Write down what the rows of a folder depend on; RunError where those that are there depend on something else."""
     path = folder / "request.json"
+    if folder.is_dir() and any(folder.iterdir()) and not path.exists():
+        raise RunError(f"{folder}: not empty, and not made by isara. Give another --out.")
     if path.exists():
         there = read_json(path)
         changed = sorted(key for key in {*there, *wanted} if there.get(key) != wanted.get(key))

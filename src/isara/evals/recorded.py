@@ -40,6 +40,8 @@ def score_file(
     that say whether they are harmful. Raises SeedError with every row that cannot be read or matched, InputError
     where data is needed and none given.
     """
+    if out.exists() and any(Path(source).exists() and out.samefile(source) for source in (responses, data or "")):
+        raise InputError(f"--out {out}: this file is read from. Give another name, so that it stays as it is.")
     if benchmark == "ifeval":
         found = _ifeval(responses, _needed(data, "the benchmark's prompts with 'instruction_id_list' and 'kwargs'"))
     elif benchmark == "heldout":

@@ -279,3 +279,24 @@ def test_every_round_is_gone_on_with_where_a_study_asks_for_that(small, tmp_path
     align(small.records, out=tmp_path / "seeds", model="scripted", settings=[*settings, "gate.pool='seeds'"])
     later = json.loads((tmp_path / "seeds" / "round-2" / "round.json").read_text())
     assert later["pool"] == 24
+
+
+def test_what_searches_very_many_vectors_is_said_and_named_among_what_identifies_a_run(monkeypatch):
+    from isara import vectors
+    from isara.api import choose_backend, opened
+    from isara.config import load
+
+    def facts_and_words(*settings):
+        told = []
+        _, facts = opened(load(None, ["model.name=scripted", *settings]), choose_backend, 64, told.append)
+        return facts, " ".join(event.data["text"] for event in told if event.kind == "say")
+
+    monkeypatch.setattr(vectors, "version", lambda: "9.9")
+    assert facts_and_words() == ({"name": "hash"}, "")
+    facts, words = facts_and_words("target.accepted=50000")
+    assert facts == {"name": "hash", "search": "usearch 9.9"}
+    assert "up to 400,064 questions" in words
+    monkeypatch.setattr(vectors, "version", lambda: None)
+    facts, words = facts_and_words("target.accepted=50000")
+    assert facts == {"name": "hash"}
+    assert 'pip install "isara[scale]"' in words

@@ -474,3 +474,32 @@ def test_a_question_with_a_word_ruled_out_is_dropped():
     assert list(said.values()) == [True, False, True, False, False]
     assert rule(Candidate("x", 1, "An image?")).reason == "the question has 'image', one of filter.keywords"
     assert without("")(Candidate("x", 1, "Why, and what, and who?")) is None
+
+
+# -- many questions ----------------------------------------------------------------------------------------------------
+
+
+def test_with_many_questions_only_what_reaches_the_threshold_by_words_is_looked_for():
+    samples = [Sample(f"seed-{i}", f"what is the price of {i} loaves", "a") for i in range(5)]
+    vectors = np.eye(5, 8, dtype=np.float32)
+    few, many = Neighbours(samples, vectors, scored=6), Neighbours(samples, vectors, scored=5)
+    assert few.by_words("what is rye", 0.7) == ("seed-0", pytest.approx(0.4))
+    assert many.by_words("what is rye", 0.7) == (None, None)
+    assert many.by_words("what is the price of 3 loaves", 0.7) == few.by_words("what is the price of 3 loaves", 0.7)
+    candidate = asked("what is rye")
+    assert alike("rouge", 0.7, many, "a question")(candidate) is None
+    assert "rouge" not in candidate.scores
+
+
+@given(st.lists(texts, min_size=1, max_size=8), st.lists(texts, min_size=1, max_size=6))
+@settings(max_examples=40, deadline=None)
+def test_a_batch_judged_at_once_is_judged_as_one_by_one(others, questions):
+    candidates = [asked(question, f"r1-{i:05d}") for i, question in enumerate(questions)]
+    again = [asked(question, f"r1-{i:05d}") for i, question in enumerate(questions)]
+    together = sieve(neighbours(*others), cosine=0.8).questions(candidates)
+    apart, judge = {}, sieve(neighbours(*others), cosine=0.8)
+    for candidate in again:
+        drop = judge.question(candidate)
+        apart |= {candidate.id: drop} if drop else {}
+    assert together == apart
+    assert [c.scores for c in candidates] == [c.scores for c in again]

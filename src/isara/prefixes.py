@@ -101,14 +101,20 @@ class Prefixes:
         unknown = m - len(numbers)
         row = np.array([*numbers, _ALL, _ALONE], dtype=np.int64)
         found = [np.zeros(0, dtype=np.uint64)]
-        for paired in (True, False):
+        for paired in (True, False) if self._longest > _LONGEST_PAIRED else (True,):
             left, right, group, slack = _probes(m, unknown, threshold, self._longest, paired=paired)
             keys = _keys(row[left], row[right], group)
+            # In order, so that neighbouring searches look at the same part of a run.
+            order = np.argsort(keys)
+            first, last = keys[order], (keys | slack)[order]
             for run in self._runs if len(keys) else ():
-                low = np.searchsorted(run, keys)
-                counts = np.searchsorted(run, keys | slack, side="right") - low
-                where = np.repeat(low - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
-                found.append(run[where] & _PLACE_MASK)
+                low = run.searchsorted(first)
+                counts = run.searchsorted(last, side="right") - low
+                met = np.flatnonzero(counts)
+                if len(met):
+                    low, counts = low[met], counts[met]
+                    where = np.repeat(low - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+                    found.append(run[where] & _PLACE_MASK)
         return np.unique(np.concatenate(found)).astype(np.int64)
 
     def _order(self) -> None:

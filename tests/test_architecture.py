@@ -53,7 +53,7 @@ INNER_ROWS = {
         __init__
         """,
     "backends": """
-        __init__ quiet attention adapter loss parts targets template memory address patience pacing
+        __init__ quiet attention adapter loss parts targets template memory address patience pacing positions trust
         prefixes
         packing
         checkpoints decode scoring selfcheck savepoints dialect endpoint openvino_graph openvino_pages

@@ -15,15 +15,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from isara.errors import RunError, SettingsError
-from isara.rawfiles import read_plain
+from isara.rawfiles import MOST_SETTINGS, read_plain
 from isara.settings import Settings
 from isara.tomllines import setting_lines, toml_table
 from isara.values import printable, told, toml
 
 LARGEST = 10**9
 """No setting without a limit of its own goes beyond this."""
-_LONGEST_FILE = 2**20
-"""Bytes of a file of settings: all of them, explained, take a fiftieth of that."""
 _Order = tuple[bool, int, str]
 
 
@@ -202,7 +200,7 @@ def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 def _text_of(path: Path) -> str:
     try:
-        return (content := read_plain(path, _LONGEST_FILE)).decode("utf-8-sig").replace("\r\n", "\n")
+        return (content := read_plain(path, MOST_SETTINGS)).decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise SettingsError(f"{path}:{line}: this is not UTF-8 text. Save the file as UTF-8.") from error

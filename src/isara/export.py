@@ -98,9 +98,11 @@ def checkpoint_of(manifest: Mapping[str, Any], settings: Settings) -> Checkpoint
         raise SettingsError("The scripted stand-in has no weights to export. Run with a real model first.")
     try:
         from isara.backends.checkpoints import locate
+        from isara.backends.trust import Trust
     except ModuleNotFoundError as error:
         raise SettingsError(f'Exporting needs {error.name}. Run: pip install "isara[hf]"') from error
-    checkpoint = locate(settings.model.name, settings.model.revision)
+    asked = settings.model
+    checkpoint = locate(asked.name, asked.revision, Trust(asked.allow_pickle, asked.trust_remote_code))
     if checkpoint.sha256 != manifest["model"]["sha256"]:
         raise RunError(
             f"{checkpoint.folder}: not the files that this run was made with (other hash). Bring those back, or start "

@@ -10,6 +10,9 @@ from pathlib import Path
 LARGEST = 64 * 2**20
 """Bytes of the largest file of samples that is read: a hundred samples take a hundredth of a megabyte."""
 
+MOST_SETTINGS = 2**20
+"""Bytes of the largest file of settings: all of them, explained, take a fiftieth of that."""
+
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),

@@ -31,7 +31,9 @@ def write_bytes(path: Path, content: bytes) -> None:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_name(f".{path.name}.writing")
-        with scratch.open("wb") as file:
+        # Made anew: what somebody put in its place, such as a link to another file, is not written through.
+        scratch.unlink(missing_ok=True)
+        with scratch.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -34,6 +34,10 @@ class ModelSettings(Section):
     """Number format of the weights; `auto` is bfloat16 where the hardware multiplies it, else float32."""
     batch_tokens: int = Field(default=16384, ge=64, le=2**24)
     """Tokens held at once while generating and scoring; halved by itself when memory runs out."""
+    allow_pickle: bool = False
+    """Load weights of a model or an embedder that are not safetensors as well: reading such a file can run code."""
+    trust_remote_code: bool = False
+    """Run the Python code that comes with a model or an embedder; read it before you say yes."""
 
 
 class ServerSettings(Section):

@@ -26,8 +26,8 @@ def file(name: str, toml: str | bytes, refused: str) -> Value:
 
 
 SETS = (
-    put("rounds", "-1", "rounds: expected a whole number from 1 to 100, found -1"),
-    put("rounds", "0", "found 0"),
+    put("rounds", "-1", "rounds: expected a whole number from 0 to 100, found -1"),
+    put("rounds", "101", "found 101"),
     put("rounds", "1e999", "found inf (not a finite number)"),
     put("rounds", "nan", "found nan (not a finite number)"),
     put("rounds", "-inf", "found -inf (not a finite number)"),

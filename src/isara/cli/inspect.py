@@ -87,8 +87,14 @@ def chat(
 
 
 def prompt_line() -> str | None:
-    """Return a line from the reader; None at the end of input."""
+    """Return a line from the reader; None at the end of input. Raises InputError for bytes that are no text."""
+    from isara.errors import InputError
+
     try:
-        return input("you> " if sys.stdin.isatty() else "")
+        line = input("you> " if sys.stdin.isatty() else "")
+        line.encode("utf-8")
     except EOFError:
         return None
+    except UnicodeError as error:
+        raise InputError(f"The question is not text in the encoding of this terminal ({error}). Ask again.") from error
+    return line

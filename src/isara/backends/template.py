@@ -200,6 +200,10 @@ class Encoder:
             )
         return ids
 
+    def marked(self, text: str) -> bool:
+        """Whether the tokenizer reads a marker in a text that nobody kept it from."""
+        return self.marks(self.ids(text)) > 0
+
     def marks(self, ids: Sequence[int]) -> int:
         """Return how many of some ids are markers."""
         return sum(token in self.markers for token in ids)

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import values
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from isara import config
+from isara.errors import IsaraError
 
 pytestmark = pytest.mark.usefixtures("unsynced")
 
@@ -45,3 +52,42 @@ def test_a_folder_whose_name_is_no_text_can_hold_a_run(isara, small, tmp_path):
         assert ended.code == 0, ended
         assert "\x1b" not in ended.out + ended.err
     assert "run-\\udcff" in (out / "manifest.json").read_text(encoding="utf-8").replace("\\\\", "\\")
+
+
+NAMES = st.sampled_from([info.name for info in config.reference()]) | st.text(st.characters(), max_size=12)
+WRITTEN = (
+    st.integers().map(str)
+    | st.floats().map(repr)
+    | st.text(st.characters(), max_size=20)
+    | st.sampled_from(
+        ["1e999", "-0.0", "nan", "[]", "{}", "true", "'", '"', "0x", "1_0", "10" * 200, "\n", "#", "a.b.c"]
+    )
+)
+
+
+def outcome(path, overrides):
+    """Return the settings, or None and the lines that say why there are none."""
+    try:
+        return config.load(path, overrides), []
+    except IsaraError as error:
+        return None, str(error).split("\n")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(NAMES, WRITTEN), max_size=4))
+def test_whatever_is_set_it_is_in_range_or_refused_in_one_line_each(pairs):
+    chosen, refused = outcome(None, [f"{name}={value}" for name, value in pairs])
+    assert all(line.startswith("--set: ") and line.isprintable() for line in refused)
+    if chosen is not None:
+        assert config.load_over(chosen.model_dump(), []) == chosen
+        dumped = chosen.model_dump(mode="json")
+        assert json.loads(json.dumps(dumped, allow_nan=False)) == dumped
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=60) | st.text(st.characters(codec="utf-8"), max_size=60).map(str.encode))
+def test_whatever_a_settings_file_holds_it_is_read_or_refused_with_its_place(tmp_path, content):
+    path = tmp_path / "s.toml"
+    path.write_bytes(content)
+    _, refused = outcome(path, [])
+    assert all(line.startswith(f"{path}:") and line.isprintable() for line in refused)

@@ -54,7 +54,8 @@ def test_nothing_is_unpickled():
 
 def test_whatever_loads_a_model_is_told_what_it_may_load():
     """`trust_remote_code` left open makes transformers ask at the terminal, and somebody may say yes."""
-    calls = [*calls_of("from_pretrained")]
+    # What a generation configuration holds is numbers.
+    calls = [call for call in calls_of("from_pretrained") if "GenerationConfig" not in ast.unparse(call[1].func)]
     assert len(calls) > 5
     for name, node in calls:
         given = {keyword.arg for keyword in node.keywords} | {ast.unparse(k.value) for k in node.keywords if not k.arg}

@@ -135,7 +135,9 @@ def configured_ends(folder: Path) -> int | list[int] | None:
     try:
         made = GenerationConfig.from_pretrained(folder, local_files_only=True)
     except OSError:
-        made = GenerationConfig.from_model_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+        made = GenerationConfig.from_model_config(
+            AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        )
     ends: int | list[int] | None = made.eos_token_id
     return ends
 

@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 export HF_HUB_OFFLINE = 1
 
-.PHONY: help setup demo test test-fast test-real test-browser check bench soak chaos clean
+.PHONY: help setup demo test test-fast test-real test-browser check bench soak chaos clean fuzz audit
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -46,6 +46,16 @@ soak: setup  ## 50,000 samples of the scripted model: memory, pace, resuming; so
 
 chaos: setup  ## kill the real command 110 times in every stage and compare; half an hour, figures in chaos.json
 	$(BIN)/python tests/chaos/harness.py --fast 100 --real 10 --out chaos.json
+
+fuzz: setup  ## ten minutes of a coverage-guided fuzzer on what reads files; what it finds is left in fuzz/
+	$(BIN)/pip install --quiet --constraint constraints.txt atheris
+	mkdir -p fuzz
+	for target in seeds records settings completions run_directory; do \
+	  $(BIN)/python tests/fuzz/harness.py $$target 120 fuzz || exit 1; done
+
+audit: setup  ## known faults of the pinned versions, from PyPI's advisories; fails where these cannot be reached
+	$(BIN)/pip install --quiet --constraint constraints.txt pip-audit
+	$(BIN)/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
 
 clean:  ## remove the environment and the demo's run
 	rm -rf $(VENV) runs/demo

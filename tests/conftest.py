@@ -47,6 +47,7 @@ SLOW = {
     "test_engines",
     "test_eta",
     "test_harness",
+    "test_files",
     "test_export",
     "test_kill",
     "test_long",
@@ -59,10 +60,12 @@ SLOW = {
     "test_readers",
     "test_server",
     "test_server_run",
+    "test_rundirs",
     "test_stopping",
     "test_targets",
     "test_template",
     "test_training",
+    "test_values",
 }
 """Modules that take many seconds: tiny torch models, processes that are killed, every command of the documentation."""
 

@@ -24,8 +24,8 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # From bottom to top: a module imports only from rows above its own. `backends`, `report` and `cli` count as one module
 # each, and have rows of their own.
 ROWS = """
-errors settings samples protocols events tokenizer prefixes approximate stats eta tomllines rawfiles
-rouge vectors
+errors settings samples protocols events tokenizer prefixes approximate stats eta tomllines rawfiles shapes
+rouge vectors values
 neighbours
 config fields prompts retrieve rundir lock filter diversity symptoms topics scripted console
 digests
@@ -53,7 +53,7 @@ INNER_ROWS = {
         __init__
         """,
     "backends": """
-        __init__ quiet attention adapter loss parts targets template memory address patience pacing
+        __init__ quiet attention adapter loss parts targets template memory address patience pacing positions trust
         prefixes
         packing
         checkpoints decode scoring selfcheck savepoints dialect endpoint openvino_graph openvino_pages

@@ -16,8 +16,11 @@ from isara.samples import Sample
 relaxed = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 # Text that survives reading as it is: visible, stripped, with plain newlines.
+BLANK = "\u115f\u1160\u3164\uffa0"
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), min_size=1).map(str.strip)
-VISIBLE = TEXTS.filter(lambda text: any(char.isalnum() for char in text)).filter(lambda text: text[0] != "\ufeff")
+VISIBLE = TEXTS.filter(lambda text: any(char.isalnum() and char not in BLANK for char in text)).filter(
+    lambda text: text[0] != "\ufeff"
+)
 PAIRS = st.lists(st.tuples(VISIBLE, VISIBLE), min_size=1, max_size=6)
 
 

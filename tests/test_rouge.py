@@ -146,3 +146,9 @@ def test_word_order_counts():
 def test_a_threshold_that_rouge_cannot_reach_is_refused(threshold):
     with pytest.raises(ValueError, match="lies between 0 and 1"):
         Index().nearest("bee", threshold)
+
+
+@pytest.mark.parametrize("count", [255, 256, 10_000])
+def test_a_text_of_more_tokens_than_a_byte_counts_is_compared(count):
+    text = " ".join(f"w{n}" for n in range(count))
+    assert index_of([text, "w0 w1 x"]).nearest(text) == Nearest("t0", 1.0)

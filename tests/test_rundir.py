@@ -104,7 +104,7 @@ def test_what_is_missing_or_damaged_is_named(tmp_path):
     with pytest.raises(RunError, match=r"manifest\.json: not valid JSON"):
         read_json(tmp_path / "manifest.json")
     (tmp_path / "kept.jsonl").write_text('{"a": 1}\n{"a"')
-    with pytest.raises(RunError, match=r"kept\.jsonl: a damaged line"):
+    with pytest.raises(RunError, match=r"kept\.jsonl:2: a damaged line"):
         records_in(tmp_path / "kept.jsonl")
 
 
@@ -329,7 +329,7 @@ def test_a_damaged_line_in_the_middle_of_the_journal_is_an_error_and_not_the_end
     path = tmp_path / "journal.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     path.write_text(lines[0] + "{damaged\n" + lines[2], encoding="utf-8")
-    with pytest.raises(RunError, match=r"journal\.jsonl: a damaged line"):
+    with pytest.raises(RunError, match=r"journal\.jsonl:2: a damaged line"):
         Journal(tmp_path)
     # Nothing was taken away, so that it can be restored.
     assert len(records_in(tmp_path / "a.jsonl")) == 3

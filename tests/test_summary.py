@@ -328,5 +328,5 @@ def test_a_folder_that_is_no_run_or_a_damaged_one_is_named(tmp_path):
         summarise(tmp_path)
     make(tmp_path, baselines(2.0, 1.8, 1.7))
     (tmp_path / "base" / "heldout.jsonl").write_text('{"id": "a", "nll"')
-    with pytest.raises(RunError, match=r"base/heldout\.jsonl: a damaged line"):
+    with pytest.raises(RunError, match=r"base/heldout\.jsonl:1: a damaged line"):
         summarise(tmp_path)

@@ -9,7 +9,7 @@ pytest.importorskip("transformers")
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isara.backends.template import PLAIN, Encoder, Template, chat_template, take_apart
+from isara.backends.template import PLAIN, Encoder, Template, chat_template, departures, take_apart
 from isara.errors import BackendError
 from isara.protocols import Chat, Turn
 from tiny import CHATML, tokenizer
@@ -318,3 +318,24 @@ def test_a_template_that_hides_turns_is_refused():
 def test_a_tokenizer_that_cannot_end_a_text_is_refused():
     with pytest.raises(BackendError, match="no end-of-text token"):
         Encoder(tokenizer(None, ("<pad>",), eos=None))
+
+
+def test_a_template_that_is_put_together_otherwise_is_told_to_the_reader():
+    assert departures(None) == ()
+    assert departures(chat_template(tokenizer(CHATML))) == ()
+    (sentence,) = departures(chat_template(tokenizer(THINKS_FIRST)))
+    assert "writes a finished answer otherwise than it invites a new one" in sentence
+
+
+FRAGMENTS = st.sampled_from(
+    ["<|im_start|>", "<|im_end|>", "<|", "|>", "im_end", "<|im_", "end|>", "\n", " ", "a", "system"]
+)
+
+
+@given(texts=st.lists(st.lists(FRAGMENTS, max_size=6).map("".join), min_size=3, max_size=3))
+def test_pieces_of_markers_never_add_up_to_one(texts):
+    encoder = Encoder(tokenizer(CHATML))
+    plain = Chat((Turn("user", "q"), Turn("assistant", "a"), Turn("user", "r")))
+    chat = Chat(tuple(Turn(turn.role, text) for turn, text in zip(plain.turns, texts, strict=True)))
+    assert encoder.marks(encoder.prompt(chat)) == encoder.marks(encoder.prompt(plain))
+    assert encoder.marks(encoder.completion(chat, "".join(texts))) == 0

@@ -210,19 +210,25 @@ def real_backend(settings: Settings) -> Backend:
     try:
         from isara.backends.checkpoints import locate
         from isara.backends.engines import open_engine
+        from isara.backends.template import departures
         from isara.backends.training import TransformersTrainer
+        from isara.backends.trust import Trust
     except ModuleNotFoundError as error:
         raise SettingsError(
             f'model.name: {settings.model.name!r} needs {error.name}. Run: pip install "isara[hf]", '
             "or use --model scripted for a preview."
         ) from error
     wanted = settings.model
-    checkpoint = locate(wanted.name, wanted.revision)
+    trust = Trust(pickle=wanted.allow_pickle, code=wanted.trust_remote_code)
+    checkpoint = locate(wanted.name, wanted.revision, trust)
     engine = open_engine(checkpoint, settings)
-    embedder, embedder_facts = choose_embedder(wanted.embedder, wanted.device)
+    embedder, embedder_facts = choose_embedder(
+        wanted.embedder, wanted.device, allow_pickle=trust.pickle, trust_remote_code=trust.code
+    )
     trainer = TransformersTrainer(
         checkpoint, settings.train, device=wanted.device, dtype=wanted.dtype, beside=engine.model
     )
+    template = trainer.encoder.template
     facts = {
         "name": checkpoint.name,
         "revision": checkpoint.revision,
@@ -233,10 +239,13 @@ def real_backend(settings: Settings) -> Backend:
         "device": str(trainer.device),
         **engine.facts,
     }
-    return Backend(engine.model, embedder, trainer, facts, embedder_facts, (engine.why, *engine.notes))
+    said = (engine.why, *engine.notes, *trust.told(), *departures(template))
+    return Backend(engine.model, embedder, trainer, facts, embedder_facts, said)
 
 
-def choose_embedder(name: str, device: str = "auto") -> tuple[Embedder, dict[str, Any]]:
+def choose_embedder(
+    name: str, device: str = "auto", *, allow_pickle: bool = False, trust_remote_code: bool = False
+) -> tuple[Embedder, dict[str, Any]]:
     """Return an embedder and what identifies it; raises SettingsError where its library is missing."""
     if name == "hash":
         from isara.testing import HashEmbedder
@@ -244,8 +253,9 @@ def choose_embedder(name: str, device: str = "auto") -> tuple[Embedder, dict[str
         return HashEmbedder(), {"name": "hash"}
     try:
         from isara.backends.embed import SentenceEmbedder
+        from isara.backends.trust import Trust
 
-        real = SentenceEmbedder(name, device=device)
+        real = SentenceEmbedder(name, device=device, trust=Trust(allow_pickle, trust_remote_code))
     except ModuleNotFoundError as error:
         raise SettingsError(
             f"model.embedder: {name!r} needs {error.name}. Run: pip install \"isara[hf]\", or take the embedder 'hash'."

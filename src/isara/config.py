@@ -5,11 +5,8 @@ from __future__ import annotations
 import copy
 import difflib
 import functools
-import json
-import math
 import re
 import textwrap
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +14,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from isara.errors import SettingsError
-from isara.rawfiles import read_plain
+from isara.errors import RunError, SettingsError
+from isara.rawfiles import MOST_SETTINGS, read_plain
 from isara.settings import Settings
-from isara.tomllines import setting_lines
+from isara.tomllines import setting_lines, toml_table
+from isara.values import printable, told, toml
 
 LARGEST = 10**9
 """No setting without a limit of its own goes beyond this."""
-_LONGEST_FILE = 2**20
-"""Bytes of a file of settings: all of them, explained, take a fiftieth of that."""
 _Order = tuple[bool, int, str]
 
 
@@ -59,7 +55,7 @@ def load(path: Path | None, overrides: Sequence[str] = ()) -> Settings:
     if path is not None:
         text = _text_of(path)
         try:
-            table = tomllib.loads(text)
+            table = toml_table(text)
         except (ValueError, RecursionError) as error:
             lines.append(_syntax(path, text, error))
     overridden, unreadable = _override(table, overrides)
@@ -76,9 +72,17 @@ def load_over(recorded: Mapping[str, Any], overrides: Sequence[str]) -> Settings
     table = copy.deepcopy(dict(recorded))
     _, lines = _override(table, overrides)
     settings, wrong = _validated(_without_none(table))
-    lines = [f"--set: {_plain(name)}: {words}" for name, words in wrong.items()] + lines
+    lines = [f"--set: {printable(name)}: {words}" for name, words in wrong.items()] + lines
     if settings is None or lines:
         raise SettingsError("\n".join(lines))
+    return settings
+
+
+def recorded(table: Mapping[str, Any], path: Path) -> Settings:
+    """Return the settings that the manifest at `path` records; raises RunError where they are none of this version."""
+    settings, wrong = _validated(_without_none(table))
+    if settings is None or wrong:
+        raise RunError("\n".join(f"{path}: settings.{printable(name)}: {words}" for name, words in wrong.items()))
     return settings
 
 
@@ -114,7 +118,7 @@ def starter(settings: Settings = Settings()) -> str:  # noqa: B008  (immutable)
         for key, field in fields.items():
             value = values[section][key] if section else values[key]
             lines += ["", *_comment(field["description"])]
-            lines.append(f'# {key} = "..."' if value is None else f"{key} = {_toml(value)}")
+            lines.append(f'# {key} = "..."' if value is None else f"{key} = {toml(value)}")
     return "\n".join(lines) + "\n"
 
 
@@ -133,7 +137,7 @@ def as_markdown() -> str:
         lines += ["", "| setting | default | takes | what it does |", "| --- | --- | --- | --- |"]
         for key in fields:
             info = infos[f"{section}.{key}" if section else key]
-            default = "" if info.default is None else f"`{_toml(info.default)}`"
+            default = "" if info.default is None else f"`{toml(info.default)}`"
             cells = (f"`{info.name}`", default, info.type, info.sentence)
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
@@ -166,7 +170,7 @@ def _expected(field: Mapping[str, Any]) -> str:
         kinds = [_expected(kind) for kind in field["anyOf"] if kind["type"] != "null"]
         return " or ".join(kinds) + ", or left out"
     if "enum" in field:
-        return _alternatives([_toml(value) for value in field["enum"]])
+        return _alternatives([toml(value) for value in field["enum"]])
     noun = {"integer": "a whole number", "number": "a number", "boolean": "true or false"}.get(field["type"], "text")
     least, above = field.get("minimum"), field.get("exclusiveMinimum")
     most, below = field.get("maximum"), field.get("exclusiveMaximum")
@@ -186,11 +190,6 @@ def _comment(sentence: str) -> list[str]:
     return [f"# {line}" for line in wrapped]
 
 
-def _toml(value: Any) -> str:
-    # JSON's literals are TOML's, except that TOML wants DEL escaped as well.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
 def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in table.items():
         if isinstance(value, Mapping) and value and prefix.count(".") < 9:  # nothing we know is nested deeper
@@ -201,11 +200,11 @@ def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 def _text_of(path: Path) -> str:
     try:
-        return (content := read_plain(path, _LONGEST_FILE)).decode("utf-8-sig").replace("\r\n", "\n")
+        return (content := read_plain(path, MOST_SETTINGS)).decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise SettingsError(f"{path}:{line}: this is not UTF-8 text. Save the file as UTF-8.") from error
     except (OSError, ValueError) as error:
-        if isinstance(error, UnicodeDecodeError):
-            line = content.count(b"\n", 0, error.start) + 1
-            raise SettingsError(f"{path}:{line}: this is not UTF-8 text. Save the file as UTF-8.") from error
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise SettingsError(f"{path}: cannot be read ({why}). Check the path and its permissions.") from error
 
@@ -237,7 +236,7 @@ def _override(table: dict[str, Any], overrides: Sequence[str]) -> tuple[set[str]
     for override in overrides:
         name, equals, written = (part.strip() for part in override.partition("="))
         if not (name and equals and written):
-            mistakes.append(f"--set: expected section.key=value, found {_found(override)}.")
+            mistakes.append(f"--set: expected section.key=value, found {told(override)}.")
             continue
         value = _literal(written)
         if name in texts and not isinstance(value, str):
@@ -249,7 +248,7 @@ def _override(table: dict[str, Any], overrides: Sequence[str]) -> tuple[set[str]
 
 def _literal(written: str) -> Any:
     try:
-        parsed = tomllib.loads(f"value = {written}")
+        parsed = toml_table(f"value = {written}")
     except (ValueError, RecursionError):
         return written
     return parsed["value"] if len(parsed) == 1 else written
@@ -279,7 +278,7 @@ def _places(path: Path | None, text: str, overridden: set[str]) -> Callable[[str
             owner = owner.rpartition(".")[0]
         line = lines.get(owner, 0)
         place = "--set" if by_hand else f"{path}:{line}" if line else f"{path}"
-        return (by_hand, line, name), f"{place}: {_plain(name)}: {words}"
+        return (by_hand, line, name), f"{place}: {printable(name)}: {words}"
 
     return where
 
@@ -297,12 +296,12 @@ def _validated(table: Mapping[str, Any]) -> tuple[Settings | None, dict[str, str
             if error["type"] == "extra_forbidden":
                 wrong |= {leaf: _unknown(leaf, expected) for leaf, _ in _leaves({name: value})}
             elif name in expected:
-                wrong[name] = f"expected {expected[name]}, found {_found(value)}."
+                wrong[name] = f"expected {expected[name]}, found {told(value)}."
             else:
-                wrong[name] = f"{name} is a section, found {_found(value)}. Write [{name}] and its settings under it."
+                wrong[name] = f"{name} is a section, found {told(value)}. Write [{name}] and its settings under it."
     for name, value in _leaves(table):
         if name in expected and name not in wrong and isinstance(value, int | float) and abs(value) > LARGEST:
-            wrong[name] = f"expected {expected[name]}, and at most {LARGEST}, found {_found(value)}."
+            wrong[name] = f"expected {expected[name]}, and at most {LARGEST}, found {told(value)}."
     return settings, wrong
 
 
@@ -325,23 +324,3 @@ def _unknown(name: str, known: Mapping[str, str]) -> str:
     if inside:
         return f"no such setting. [{section}] has {', '.join(inside)}."
     return f"no such setting. The sections are {', '.join(name for name in _sections() if name)}."
-
-
-def _found(value: Any) -> str:
-    """Return a value as a person would read it in the file, cut where it is long."""
-    if isinstance(value, Mapping | list):
-        return "a list" if isinstance(value, list) else "a table"
-    if isinstance(value, int) and abs(value) > 10**15:
-        digits = int(value.bit_length() * math.log10(2)) + 1
-        return f"{'minus ' if value < 0 else ''}a whole number of about {digits} digits"
-    if isinstance(value, float):
-        return repr(value) if math.isfinite(value) else f"{value} (not a finite number)"
-    written = (
-        f'"{_plain(value)}"' if isinstance(value, str) else _toml(value) if isinstance(value, bool) else str(value)
-    )
-    return written if len(written) <= 60 else written[:57] + "..."
-
-
-def _plain(text: str) -> str:
-    # what a file holds must not steer the terminal that shows the message
-    return text if text.isprintable() else text.encode("unicode_escape").decode()

@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from isara.config import recorded
 from isara.errors import RunError, SettingsError
 from isara.heldout import bare_prompt
+from isara.manifest import arms_in
 from isara.rundir import read_json, records_in, write_json, write_text
 from isara.settings import Settings
 from isara.summary import summarise
@@ -69,9 +71,9 @@ def export(run: Path, out: Path, *, arm: str | None = None, dtype: str = "auto")
     Raises RunError where the run has no such arm, `out` is there already, or the model is another one by now.
     """
     manifest = read_json(run / "manifest.json")
-    settings = Settings.model_validate(manifest["settings"])
+    settings = recorded(manifest["settings"], run / "manifest.json")
     chosen = arm or summarise(run)["best"]
-    if chosen is None or not (run / str(chosen) / "answers.jsonl").exists():
+    if chosen is None or chosen not in arms_in(run) or not (run / str(chosen) / "answers.jsonl").exists():
         raise RunError(f"{run}: no finished arm {chosen or ''!r} to export. `isara status {run}` lists the arms.")
     if chosen == "retrieved":
         raise RunError(f"{run}: 'retrieved' has no weights of its own; it is the untouched model shown demonstrations.")
@@ -96,9 +98,11 @@ def checkpoint_of(manifest: Mapping[str, Any], settings: Settings) -> Checkpoint
         raise SettingsError("The scripted stand-in has no weights to export. Run with a real model first.")
     try:
         from isara.backends.checkpoints import locate
+        from isara.backends.trust import Trust
     except ModuleNotFoundError as error:
         raise SettingsError(f'Exporting needs {error.name}. Run: pip install "isara[hf]"') from error
-    checkpoint = locate(settings.model.name, settings.model.revision)
+    asked = settings.model
+    checkpoint = locate(asked.name, asked.revision, Trust(asked.allow_pickle, asked.trust_remote_code))
     if checkpoint.sha256 != manifest["model"]["sha256"]:
         raise RunError(
             f"{checkpoint.folder}: not the files that this run was made with (other hash). Bring those back, or start "

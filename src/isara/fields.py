@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import functools
 import re
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from isara.errors import SeedError
+from isara.values import kind_of, texts, visible
 
 _PAIRS = (
     ("question", "answer"),
@@ -40,12 +40,8 @@ _ROLES = {
     "system": "system",
     "developer": "system",
 }
-_BLANK = "\u115f\u1160\u2800\u3164\uffa0"
-"""Letters and symbols that leave no mark: the fillers of Hangul, and braille without a dot."""
 MOST_SAMPLES = 10_000
 """Samples of one source; the loop is meant for 30 to 100, and every two of them are compared."""
-LONGEST = 100_000
-"""Characters of one text: more than any model here takes in at once."""
 _MOST_FIELDS = 1000
 _LONGEST_NAME = 1000
 """Characters of a field's name by which it is known."""
@@ -156,7 +152,7 @@ def exchange(record: Mapping[str, object], layout: Layout) -> tuple[str, str]:
     if isinstance(question, list) and isinstance(answer, list):
         return _of_messages([*question, *answer], f"'{layout.question}' and '{layout.answer}'")
     more = record[layout.input] if layout.input is not None else None
-    blank = more is None or (isinstance(more, str) and not _visible(more))
+    blank = more is None or (isinstance(more, str) and not visible(more))
     parts = [(f"'{layout.question}'", question), (f"'{layout.answer}'", answer)]
     first, last, *rest = texts(parts if blank else [*parts, (f"'{layout.input}'", more)])
     return "\n".join([first, *rest]), last
@@ -166,37 +162,6 @@ def not_too_many(count: int, name: str) -> None:
     """Raise SeedError where a source has more samples than are read; before they are, so that memory suffices."""
     if count > MOST_SAMPLES:
         raise SeedError([f"{name}: {count:,} samples or more, and {MOST_SAMPLES:,} is the most. Take a part of them."])
-
-
-def texts(named: Iterable[tuple[str, object]]) -> list[str]:
-    """Return named values as clean text; SeedError with one sentence for each that is not usable text."""
-    clean, mistakes = [], []
-    for name, value in named:
-        wrong = _fault(value)
-        if wrong is not None:
-            mistakes.append(f"{name} {wrong}")
-        else:
-            clean.append(str(value).replace("\r\n", "\n").replace("\r", "\n").strip())
-    if mistakes:
-        raise SeedError(mistakes)
-    return clean
-
-
-def kind_of(value: object) -> str:
-    """Return what a value is, in the words of JSON."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (int, float)):
-        return "a number"
-    if isinstance(value, str):
-        return "text"
-    if isinstance(value, (list, tuple)):
-        return "a list"
-    if isinstance(value, Mapping):
-        return "an object"
-    return f"a value of type {type(value).__name__}"
 
 
 def repeated(names: Sequence[str], choice: Choice) -> list[str]:
@@ -292,28 +257,6 @@ def _nothing_fits(names: Sequence[str]) -> str:
         f"no question and no answer here {_found(names)}. "
         "Rename two fields to 'question' and 'answer', or set question_field and answer_field."
     )
-
-
-def _visible(text: str) -> bool:
-    """Return whether a text has a character that leaves a mark: not a space, a control or a format character."""
-    return any(char not in _BLANK and unicodedata.category(char) not in ("Cc", "Cf", "Zs", "Zl", "Zp") for char in text)
-
-
-def _fault(value: object) -> str | None:
-    if not isinstance(value, str):
-        fix = "Write it, or remove the sample." if value is None else "Write it as text."
-        return f"is {kind_of(value)}. {fix}"
-    if len(value) > LONGEST:
-        return f"has {len(value):,} characters, and {LONGEST:,} is the most. Shorten it, or remove the sample."
-    surrogate = next((place for place, char in enumerate(value) if "\ud800" <= char <= "\udfff"), None)
-    if surrogate is not None:
-        code = f"\\u{ord(value[surrogate]):04x}"
-        return (
-            f"has half a character ({code}, a lone surrogate) at position {surrogate + 1}. Write the whole character."
-        )
-    if "\0" in value:
-        return f"has a NUL character at position {value.index(chr(0)) + 1}. Remove it."
-    return None if _visible(value) else "is empty. Write it, or remove the sample."
 
 
 def _of_messages(messages: object, where: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from isara.errors import RunError
+from isara.rawfiles import stands
 from isara.rundir import records_in, snapshot
 
 
@@ -39,12 +40,12 @@ def lineage(run: Path, name: str) -> list[Ancestor]:
         close = difflib.get_close_matches(name, known, n=3)
         hint = f" Did you mean {', '.join(close)}?" if close else " Ids look like seed-7 or r1-00042."
         raise RunError(f"{run}: no sample {name!r} here.{hint}")
-    return list(walk(known, name, 0, "", set()))
+    return list(walk(known, name))
 
 
 def everything(run: Path) -> dict[str, dict[str, Any]]:
     """Return every sample and candidate of a run by id, each with its `origin`."""
-    if not (run / "manifest.json").exists():
+    if not stands(run / "manifest.json"):
         raise RunError(f"{run}: no run here (no manifest.json).")
     known: dict[str, dict[str, Any]] = {}
     for part, origin in (("seeds", "seed"), ("heldout", "held out"), ("test", "test")):
@@ -58,20 +59,19 @@ def everything(run: Path) -> dict[str, dict[str, Any]]:
     return known
 
 
-def walk(
-    known: Mapping[str, Mapping[str, Any]], name: str, depth: int, role: str, seen: set[str]
-) -> Iterator[Ancestor]:
+def walk(known: Mapping[str, Mapping[str, Any]], name: str) -> Iterator[Ancestor]:
     """Yield a sample and its ancestors, depth first."""
-    record = known[name]
-    parents = roles(record)
-    repeated = name in seen and bool(parents)
-    yield Ancestor(depth, role, name, record["question"] or "", record["answer"] or "", record["origin"], repeated)
-    if repeated:
-        return
-    seen.add(name)
-    for parent, why in parents.items():
-        if parent in known:
-            yield from walk(known, parent, depth + 1, why, seen)
+    seen: set[str] = set()
+    waiting = [(name, 0, "")]
+    while waiting:
+        name, depth, role = waiting.pop()
+        record = known[name]
+        parents = roles(record)
+        repeated = name in seen and bool(parents)
+        yield Ancestor(depth, role, name, record["question"] or "", record["answer"] or "", record["origin"], repeated)
+        if not repeated:
+            seen.add(name)
+            waiting += [(parent, depth + 1, why) for parent, why in reversed(parents.items()) if parent in known]
 
 
 def roles(record: Mapping[str, Any]) -> dict[str, str]:

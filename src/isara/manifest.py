@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import shutil
 import sys
 import time
@@ -14,6 +15,7 @@ from typing import Any
 from isara.config import changes
 from isara.digests import SEAL, drop_file, unseal
 from isara.errors import RunError
+from isara.rawfiles import is_folder, stands
 from isara.rundir import read_json, write_json
 from isara.settings import Settings
 
@@ -45,6 +47,7 @@ _FIRST_STALE = {
 }
 """The first arm that a setting has a part in; all later ones follow. What is not named here decides everything."""
 
+_ROUND = re.compile(r"round-[1-9][0-9]{0,3}", re.ASCII)
 _PACKAGES = ("torch", "transformers", "peft", "sentence-transformers", "safetensors", "numpy", "rapidfuzz", "pydantic")
 
 
@@ -59,18 +62,23 @@ def describe(
     """Return the manifest of a run about to start."""
     return {
         "isara": metadata.version("isara"),
-        "name": name,
+        "name": spelled(name),
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": list(command),
+        "command": [spelled(word) for word in command],
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "packages": versions(),
         "model": dict(model),
         "embedder": dict(embedder),
-        "inputs": dict(inputs),
+        "inputs": {part: entry and {**entry, "path": spelled(entry["path"])} for part, entry in inputs.items()},
         "seed": settings.seed,
         "settings": settings.model_dump(mode="json"),
     }
+
+
+def spelled(name: str) -> str:
+    """Return a name of a file, which may be bytes that are no text, as text that can be written."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def versions() -> dict[str, str]:
@@ -130,12 +138,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 def hash_in(manifest: Mapping[str, Any], part: str) -> str | None:
     """Return the hash of the samples of one of a manifest's inputs; None where there was none."""
     entry = manifest["inputs"].get(part)
-    return entry["content"] if entry else None
+    return entry.get("content") if entry else None
 
 
 def refuse_strangers(run: Path) -> None:
     """Raise RunError where a folder has something in it and is no run: nobody's files are to be mixed with ours."""
-    if not run.is_dir() or (run / "manifest.json").exists():
+    if not is_folder(run) or stands(run / "manifest.json"):
         return
     if (run / SEAL).exists():
         raise RunError(
@@ -202,7 +210,8 @@ def newer(old: Mapping[str, Any], new: Mapping[str, Any], kept: Sequence[str]) -
 def arms_in(run: Path) -> list[str]:
     """Return the arms that a run directory has folders for, baselines first, rounds in order."""
     rounds = sorted(
-        (entry.name for entry in run.glob("round-*") if entry.is_dir()), key=lambda name: int(name.split("-")[1])
+        (entry.name for entry in run.glob("round-*") if _ROUND.fullmatch(entry.name) and entry.is_dir()),
+        key=lambda name: int(name.split("-")[1]),
     )
     return [*(arm for arm in ARMS if (run / arm).is_dir()), *rounds]
 

@@ -10,6 +10,9 @@ from pathlib import Path
 LARGEST = 64 * 2**20
 """Bytes of the largest file of samples that is read: a hundred samples take a hundredth of a megabyte."""
 
+MOST_SETTINGS = 2**20
+"""Bytes of the largest file of settings: all of them, explained, take a fiftieth of that."""
+
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
@@ -18,20 +21,23 @@ _KINDS = (
 )
 
 
-def read_plain(path: Path, most: int = LARGEST) -> bytes:
+def read_plain(path: Path, most: int | None = LARGEST) -> bytes:
     """Return the bytes of a plain file; OSError where there is none, or one of more than `most` bytes."""
     # Without waiting, since opening a pipe lasts until somebody writes into it.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(handle, "rb") as file:  # noqa: PTH123  (a handle has no path)
+    try:
         mode = os.fstat(handle).st_mode
         if not stat.S_ISREG(mode):
             kind = next((words for holds, words in _KINDS if holds(mode)), "something else")
             raise OSError(errno.EINVAL, f"{kind} and not a plain file", str(path))
-        # The size that the system tells is not asked: of some files it knows none.
-        content = file.read(most + 1)
-        if len(content) > most:
-            raise OSError(errno.EFBIG, f"more than {most / 2**20:g} MB", str(path))
-        return content
+        with open(handle, "rb", closefd=False) as file:
+            # The size that the system tells is not asked: of some files it knows none.
+            content = file.read() if most is None else file.read(most + 1)
+    finally:
+        os.close(handle)
+    if most is not None and len(content) > most:
+        raise OSError(errno.EFBIG, f"more than {most / 2**20:g} MB", str(path))
+    return content
 
 
 def stands(path: Path) -> bool:

@@ -18,10 +18,11 @@ from typing import Any
 
 from isara import columns
 from isara.errors import InputError, SeedError
-from isara.fields import Choice, Layout, Row, Rows, exchange, find_layout, kind_of, not_too_many, twice
+from isara.fields import Choice, Layout, Row, Rows, exchange, find_layout, not_too_many, twice
 from isara.rawfiles import is_folder, read_plain
 from isara.samples import Sample
 from isara.textfiles import UNNAMED, csv_rows, decode, json_rows
+from isara.values import kind_of
 
 SHIPPED = ("misconceptions", "supportdesk")
 """Names of the seed sets that come with isara."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,13 @@ from isara.filter import Candidate, Sieve
 from isara.neighbours import Neighbours
 from isara.prompts import parse_answer, parse_question
 from isara.protocols import Vectors
-from isara.rundir import Snapshot, read_json, records_in, refuse_gap, snapshot
+from isara.rawfiles import stands
+from isara.rundir import Snapshot, content_of, look_up, read_json, records_in, refuse_gap, remedy, snapshot
 from isara.samples import Sample
 from isara.settings import FilterSettings
 from isara.vectors import Store
+
+_BLOCK = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +58,12 @@ def replay(run: Path, settings: FilterSettings) -> list[Replayed]:
     A run stops drafting at its target, so looser thresholds can only show more of what was drafted, and what was
     surplus counts as kept here. Raises RunError where the directory holds no run.
     """
-    if not (run / "manifest.json").exists():
+    if not stands(run / "manifest.json"):
         raise RunError(f"{run}: no run here (no manifest.json).")
     seeds = [Sample.from_json(record) for record in records_in(run / "seeds.jsonl")]
     judges = [Sample.from_json(r) for part in ("heldout", "test") for r in records_in(run / f"{part}.jsonl")]
     path = run / "samples.f16"
-    vectors = vectors_from(path.read_bytes() if path.exists() else b"", len(seeds) + len(judges), path)
+    vectors = vectors_from(content_of(path) or b"", len(seeds) + len(judges), path)
     pool, store = list(seeds), Store(vectors[: len(seeds)])
     answers = {sample.id: sample.answer for sample in seeds}
     replayed = []
@@ -68,24 +71,28 @@ def replay(run: Path, settings: FilterSettings) -> list[Replayed]:
         known = Neighbours(pool, store, floor=settings.rouge)
         sieve = Sieve(settings, known, Neighbours(judges, vectors[len(seeds) :], floor=settings.heldout_rouge))
         drafted = snapshot(folder)
-        replayed.append(sifted(number, drafted, sieve, recorded(drafted, number, answers)))
+        replayed.append(sifted(number, drafted, sieve, recorded(drafted, number, answers, vectors.shape[1])))
         done = folder / "round.json"
         if done.exists() and read_json(done)["kept"]:
             kept = [Sample.from_json(record) for record in drafted.each("kept.jsonl")]
             places = {record["id"]: place for place, record in enumerate(drafted.each("embedded.jsonl"))}
-            rows = embeddings(drafted, len(places))[[places[sample.id] for sample in kept]]
+            named = [look_up(places, sample.id, folder / "embedded.jsonl") for sample in kept]
+            rows = embeddings(drafted, len(places))[named]
             pool += kept
             store = Store(np.concatenate([store.held, rows]))
             answers |= {sample.id: sample.answer for sample in kept}
     return replayed
 
 
-def loosened(recorded: Mapping[str, float], settings: FilterSettings) -> Iterator[tuple[str, float, float]]:
+def loosened(recorded: FilterSettings, settings: FilterSettings) -> Iterator[tuple[str, float, float]]:
     """Yield the rules that keep held-out questions out and would let more in: name, threshold then, threshold now."""
-    pairs = (("heldout_rouge", settings.heldout_rouge), ("heldout_cosine", settings.heldout_cosine))
-    for name, now in pairs:
-        if now > recorded[name]:
-            yield f"filter.{name}", recorded[name], now
+    pairs = (
+        ("heldout_rouge", recorded.heldout_rouge, settings.heldout_rouge),
+        ("heldout_cosine", recorded.heldout_cosine, settings.heldout_cosine),
+    )
+    for name, then, now in pairs:
+        if now > then:
+            yield f"filter.{name}", then, now
 
 
 def drafted_rounds(run: Path) -> Iterator[tuple[int, Path]]:
@@ -118,13 +125,15 @@ def sifted(number: int, drafted: Snapshot, sieve: Sieve, batches: Iterable[Seque
     return Replayed(number, then, tuple(kept), dict(dropped), tuple(unknown), surplus)
 
 
-def recorded(drafted: Snapshot, number: int, answers: Mapping[str, str]) -> Iterator[list[Candidate]]:
-    """Yield a round's candidates as the model left them, before any rule, a batch at a time."""
-    prompts, scored = in_batches(drafted, "prompts.jsonl"), in_batches(drafted, "scores.jsonl")
+def recorded(drafted: Snapshot, number: int, answers: Mapping[str, str], dimensions: int) -> Iterator[list[Candidate]]:
+    """Yield a round's candidates as the model left them, before any rule, batch by batch; RunError: files disagree."""
+    path = drafted.folder / "prompts.jsonl"
+    scored = in_batches(drafted, "scores.jsonl")
     places = {record["id"]: place for place, record in enumerate(drafted.each("embedded.jsonl"))}
     rows = embeddings(drafted, len(places))
+    refuse_others(rows, dimensions, drafted.folder / "embeddings.f16")
     next_scored, scores = next(scored, (-1, []))
-    for (batch, completions), (_, asked) in zip(in_batches(drafted, "completions.jsonl"), prompts, strict=True):
+    for batch, completions, asked in side_by_side(drafted):
         written = {(record["id"], record["stage"]): record for record in completions}
         shown = {(record["id"], record["stage"]): record["demonstrations"] for record in asked}
         likely: dict[str, dict[str, Any]] = {}
@@ -134,12 +143,33 @@ def recorded(drafted: Snapshot, number: int, answers: Mapping[str, str]) -> Iter
         found = []
         for name in (name for name, stage in written if stage == "question"):
             candidate = Candidate(name, number, parse_question(written[name, "question"]["text"]))
-            candidate.question_parents = tuple(shown[name, "question"])
+            candidate.question_parents = tuple(look_up(shown, (name, "question"), path))
             candidate.vector = rows[places[name]].astype(np.float32) if name in places else None
             if (name, "answer") in written:
-                add_answer(candidate, written[name, "answer"], shown[name, "answer"], likely.get(name), answers)
+                few = look_up(shown, (name, "answer"), path)
+                candidate.shown = tuple(look_up(answers, one, drafted.folder.parent / "seeds.jsonl") for one in few)
+                add_answer(candidate, written[name, "answer"], few, likely.get(name))
             found.append(candidate)
         yield found
+
+
+def side_by_side(drafted: Snapshot) -> Iterator[tuple[int, list[dict[str, Any]], list[dict[str, Any]]]]:
+    """Yield the completions and the prompts of each batch; raises RunError where they are not of the same batches."""
+    pairs = zip_longest(in_batches(drafted, "completions.jsonl"), in_batches(drafted, "prompts.jsonl"))
+    for completions, prompts in pairs:
+        if completions is None or prompts is None or completions[0] != prompts[0]:
+            path = drafted.folder / "completions.jsonl"
+            raise RunError(f"{path}: not of the same batches as prompts.jsonl. {remedy(path)}")
+        yield completions[0], completions[1], prompts[1]
+
+
+def refuse_others(rows: NDArray[np.float16], dimensions: int, path: Path) -> None:
+    """Raise RunError where vectors cannot be compared with those of the seeds: another length, or no numbers."""
+    if len(rows) and rows.shape[1] != dimensions:
+        raise RunError(f"{path}: vectors of {rows.shape[1]} numbers, and the seeds' have {dimensions}. {remedy(path)}")
+    for start in range(0, len(rows), _BLOCK):
+        if not np.isfinite(rows[start : start + _BLOCK]).all():
+            raise RunError(f"{path}: numbers that are none. {remedy(path)}")
 
 
 def embeddings(drafted: Snapshot, count: int) -> NDArray[np.float16]:
@@ -164,13 +194,11 @@ def add_answer(
     completion: Mapping[str, Any],
     demonstrations: list[str],
     score: Mapping[str, Any] | None,
-    answers: Mapping[str, str],
 ) -> None:
     """Put a recorded answer into a candidate."""
     candidate.answer = parse_answer(completion["text"])
     candidate.finished = completion["finished"]
     candidate.answer_parents = tuple(demonstrations)
-    candidate.shown = tuple(answers[name] for name in demonstrations)
     if score is not None:
         candidate.scores["confidence"] = score["nll"]
         candidate.scores["gain"] = score["bare_nll"] - score["nll"]
@@ -179,6 +207,8 @@ def add_answer(
 def vectors_from(content: bytes, count: int, path: Path) -> Vectors:
     """Return vectors from a file's rows of float16; raises RunError where their number is not that of the samples."""
     numbers = np.frombuffer(content[: len(content) // 2 * 2], dtype="<f2").astype(np.float32)
+    if not np.isfinite(numbers).all():
+        raise RunError(f"{path}: numbers that are none. {remedy(path)}")
     if count == 0:
         return np.zeros((0, max(1, len(numbers))), dtype=np.float32)
     if len(numbers) == 0 or len(numbers) % count:

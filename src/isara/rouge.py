@@ -139,7 +139,9 @@ class Index:
         lengths = np.frombuffer(self._lengths, dtype=np.uint32)[places].astype(np.int64)
         theirs = np.frombuffer(self._signatures, dtype=np.uint64)[places]
         # A bit that only one of the two has is at least one token of it that the other lacks.
-        common = np.minimum(m - np.bitwise_count(own & ~theirs), lengths - np.bitwise_count(theirs & ~own))
+        # Counted in bytes, and a text may have more tokens than a byte can count.
+        mine, other = (np.bitwise_count(bits).astype(np.int64) for bits in (own & ~theirs, theirs & ~own))
+        common = np.minimum(m - mine, lengths - other)
         bounds: Bounds = 2 * common / (m + lengths)
         return bounds
 

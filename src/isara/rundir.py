@@ -11,10 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 from isara.errors import RunError
-from isara.samples import read_jsonl, to_lines
+from isara.rawfiles import read_plain, stands
+from isara.samples import to_lines
+from isara.shapes import fault, parsed
+
+T = TypeVar("T")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -27,7 +31,9 @@ def write_bytes(path: Path, content: bytes) -> None:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_name(f".{path.name}.writing")
-        with scratch.open("wb") as file:
+        # Made anew: what somebody put in its place, such as a link to another file, is not written through.
+        scratch.unlink(missing_ok=True)
+        with scratch.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -68,20 +74,68 @@ def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
 
 def read_json(path: Path) -> Any:
     """Return what a JSON file of a run holds; raises RunError where it is missing or damaged."""
+    content = content_of(path)
+    if content is None:
+        raise RunError(f"{path}: not here. Is this a run directory? It should hold manifest.json.")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise RunError(f"{path}: not here. Is this a run directory? It should hold manifest.json.") from error
-    except ValueError as error:
+        value = parsed(content)
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{path}: not valid JSON ({error}). {remedy(path)}") from error
+    wrong = fault(path, value)
+    if wrong:
+        raise RunError(f"{path}: {wrong}. {remedy(path)}")
+    return value
 
 
 def records_in(path: Path) -> list[dict[str, Any]]:
     """Return the records of a JSONL file of a run; raises RunError with the line where it is damaged."""
+    return records_from(content_of(path) or b"", path)
+
+
+def content_of(path: Path) -> bytes | None:
+    """Return the bytes of a file of a run, None where it is not there; raises RunError where it cannot be read."""
     try:
-        return read_jsonl(path)
-    except ValueError as error:
-        raise RunError(f"{path}: a damaged line ({error}). {remedy(path)}") from error
+        return read_plain(path, most=None)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise RunError(f"{path}: cannot be read ({why}). Check the folder and its permissions.") from error
+
+
+def records_from(content: bytes, path: Path) -> list[dict[str, Any]]:
+    """Return the records in the content of a JSONL file; raises RunError with the line of the first damaged one."""
+    lines = enumerate(content.split(b"\n"), start=1)
+    return [record_from(line, path, number) for number, line in lines if line.strip()]
+
+
+def record_from(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    """Return the record on a line of a JSONL file; raises RunError where it is damaged."""
+    try:
+        record: dict[str, Any] = parsed(line)
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path}:{number}: a damaged line ({error}). {remedy(path)}") from error
+    wrong = fault(path, record)
+    if wrong:
+        raise RunError(f"{path}:{number}: a damaged line ({wrong}). {remedy(path)}")
+    return record
+
+
+def opened(path: Path) -> BinaryIO:
+    """Return a file of a run, open to be read; raises RunError where that cannot be."""
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror}). Check the folder and its permissions.") from error
+
+
+def look_up(records: Mapping[Any, T], key: object, path: Path) -> T:
+    """Return what a file of a run has of something that another one names; raises RunError where it has nothing."""
+    try:
+        return records[key]
+    except KeyError as error:
+        told = " ".join(map(str, key)) if isinstance(key, tuple) else key
+        raise RunError(f"{path}: nothing here of {told!r}, which another file names. {remedy(path)}") from error
 
 
 def remedy(path: Path) -> str:
@@ -114,12 +168,12 @@ class Events:
         """Return the events, leaving out a line that a kill cut off."""
         events = []
         # As bytes, since a line can be cut off within a character, and its text can hold line breaks of other kinds.
-        for line in self.path.read_bytes().split(b"\n") if self.path.exists() else ():
+        for line in (content_of(self.path) or b"").split(b"\n"):
             try:
                 events.append(json.loads(line))
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
-        return events
+        return [event for event in events if isinstance(event, dict)]
 
 
 def ends_with_newline(path: Path) -> bool:
@@ -133,16 +187,9 @@ def ends_with_newline(path: Path) -> bool:
 
 def steps_in(journal: Path) -> tuple[list[dict[str, Any]], int]:
     """Return the committed steps of a journal, and the bytes they take: what lies beyond was cut off by a kill."""
-    steps, whole = [], 0
-    for line in journal.read_bytes().splitlines(keepends=True) if journal.exists() else ():
-        if not line.endswith(b"\n"):
-            break
-        try:
-            steps.append(json.loads(line))
-        except ValueError as error:
-            raise RunError(f"{journal}: a damaged line ({error}). {remedy(journal)}") from error
-        whole += len(line)
-    return steps, whole
+    content = content_of(journal) or b""
+    whole = content.rfind(b"\n") + 1
+    return records_from(content[:whole], journal), whole
 
 
 def refuse_gap(path: Path, size: int, length: int) -> None:
@@ -170,7 +217,7 @@ class Snapshot:
     def content(self, name: str) -> bytes:
         """Return the bytes of a file; raises RunError where some are gone."""
         path, length = self.folder / name, self.lengths.get(name, 0)
-        content = path.read_bytes()[:length] if path.exists() else b""
+        content = (content_of(path) or b"")[:length]
         if len(content) < length:
             raise RunError(f"{path}: {len(content)} bytes here, {length} were written. {remedy(path)}")
         return content
@@ -182,15 +229,12 @@ class Snapshot:
     def each(self, name: str) -> Iterator[dict[str, Any]]:
         """Yield the records of a file, read as they are wanted; raises RunError where one is damaged."""
         path, left = self.folder / name, self.lengths.get(name, 0)
-        refuse_gap(path, path.stat().st_size if path.exists() else 0, left)
-        with path.open("rb") if left else nullcontext(()) as lines:
-            for line in lines:
+        refuse_gap(path, path.stat().st_size if stands(path) else 0, left)
+        with opened(path) if left else nullcontext(()) as lines:
+            for number, line in enumerate(lines, start=1):
                 content, left = line[:left], max(0, left - len(line))
-                try:
-                    if content.strip():
-                        yield json.loads(content.decode("utf-8"))
-                except ValueError as error:
-                    raise RunError(f"{path}: a damaged line ({error}). {remedy(path)}") from error
+                if content.strip():
+                    yield record_from(content, path, number)
                 if not left:
                     return
 
@@ -255,7 +299,7 @@ class Journal:
 
     def records(self, step: str, name: str) -> list[dict[str, Any]]:
         """Return the records that a committed step appended to a file."""
-        return [json.loads(line) for line in self.content(step, name).decode("utf-8").split("\n") if line]
+        return records_from(self.content(step, name), self.folder / name)
 
     def content(self, step: str, name: str) -> bytes:
         """Return the bytes that a committed step appended to a file; raises RunError where they are gone."""

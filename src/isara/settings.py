@@ -32,8 +32,12 @@ class ModelSettings(Section):
     """Where to compute: `auto` takes a GPU where there is one; else a torch device such as `cpu` or `cuda:1`."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Number format of the weights; `auto` is bfloat16 where the hardware multiplies it, else float32."""
-    batch_tokens: int = Field(default=16384, ge=64)
+    batch_tokens: int = Field(default=16384, ge=64, le=2**24)
     """Tokens held at once while generating and scoring; halved by itself when memory runs out."""
+    allow_pickle: bool = False
+    """Load weights of a model or an embedder that are not safetensors as well: reading such a file can run code."""
+    trust_remote_code: bool = False
+    """Run the Python code that comes with a model or an embedder; read it before you say yes."""
 
 
 class ServerSettings(Section):
@@ -85,7 +89,7 @@ class QuestionSettings(Section):
     """Sampling temperature; 0 always takes the most likely token, and then repeats itself."""
     top_p: float = Field(default=0.95, gt=0, le=1)
     """Sample among the most likely tokens that hold this much of the probability."""
-    max_tokens: int = Field(default=48, ge=4)
+    max_tokens: int = Field(default=48, ge=4, le=32768)
     """Longest question, in tokens."""
 
 
@@ -105,18 +109,18 @@ class AnswerSettings(Section):
     """Sampling temperature; 0 always takes the most likely token."""
     top_p: float = Field(default=0.95, gt=0, le=1)
     """Sample among the most likely tokens that hold this much of the probability."""
-    max_tokens: int = Field(default=96, ge=4)
+    max_tokens: int = Field(default=96, ge=4, le=32768)
     """Longest answer, in tokens; one that has not ended by then is dropped as truncated."""
 
 
 class TargetSettings(Section):
     """How much each round makes."""
 
-    accepted: int = Field(default=128, ge=1)
+    accepted: int = Field(default=128, ge=1, le=100_000)
     """Samples each round is to accept."""
-    budget: float = Field(default=4.0, ge=1)
+    budget: float = Field(default=4.0, ge=1, le=1000)
     """Candidates a round may draft at most, as a multiple of `accepted`."""
-    batch: int = Field(default=64, ge=1)
+    batch: int = Field(default=64, ge=1, le=10_000)
     """Candidates drafted between two savepoints."""
     parse_floor: float = Field(default=0.5, ge=0, le=1)
     """When a smaller share of a batch parses, the next one shows fewer demonstrations and other separators."""
@@ -162,15 +166,15 @@ class TrainSettings(Section):
 
     method: Literal["lora", "full"] = "lora"
     """`lora` tunes low-rank adapters on every linear layer; `full` tunes all weights."""
-    rank: int = Field(default=16, ge=1)
+    rank: int = Field(default=16, ge=1, le=4096)
     """Rank of the adapters."""
     alpha: float = Field(default=32.0, gt=0)
     """Scale of the adapters: their output is multiplied by alpha / rank."""
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0, le=1)
     """Peak learning rate; rises over the first 10 % of the steps, then falls in a straight line to 0."""
-    batch: int = Field(default=8, ge=1)
+    batch: int = Field(default=8, ge=1, le=4096)
     """Examples in each optimiser step."""
-    epochs: float = Field(default=5.0, gt=0)
+    epochs: float = Field(default=5.0, gt=0, le=1000)
     """Passes over the seeds; with `batch` this sets the optimiser steps, the same for the baseline and each round."""
     targets: Literal["sampled", "soft"] = "sampled"
     """What a generated answer teaches: the tokens that were `sampled`, or at each of them the `soft` probabilities
@@ -184,7 +188,7 @@ class TrainSettings(Section):
     forgotten; the steps stay the same, so that fewer go to the domain."""
     replay_text: str = ""
     """A plain text file that is nothing of the domain, for `train.replay`."""
-    max_tokens: int = Field(default=512, ge=16)
+    max_tokens: int = Field(default=512, ge=16, le=131_072)
     """Longest training example in tokens, template included."""
     overlong: Literal["refuse", "drop"] = "refuse"
     """What to do with a longer one: `refuse` to train, or `drop` it and say so. None is ever cut."""
@@ -192,7 +196,7 @@ class TrainSettings(Section):
     """Weights a round's training starts from: the untouched model, or the best so far."""
     keep: Literal["best", "last"] = "best"
     """Which weights a training leaves: those of the step where the held-out samples were likeliest, or the last."""
-    checks: int = Field(default=8, ge=1)
+    checks: int = Field(default=8, ge=1, le=1000)
     """How often a training scores the held-out samples, spread evenly over its steps."""
     checkpoint: int = Field(default=25, ge=1)
     """Optimiser steps between two savepoints from which a killed training goes on."""

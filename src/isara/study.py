@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,9 @@ from pydantic import Field, ValidationError
 
 from isara.config import load_over
 from isara.errors import SettingsError
+from isara.rawfiles import MOST_SETTINGS, read_plain
 from isara.settings import Section, Settings
+from isara.tomllines import toml_table
 
 Kind = Literal["base", "retrieved", "seeds", "seeds-last", "loop", "one-shot", "kept", "self-instruct", "self-align"]
 
@@ -160,13 +161,13 @@ def load_study(path: Path, overrides: Sequence[str] = (), *, seeds: str | None =
     `overrides` change the settings that all arms share, and `seeds` stands in for the samples that the file names.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        table = toml_table(read_plain(path, MOST_SETTINGS).decode("utf-8-sig"))
         chosen = StudySettings.model_validate(table | ({} if seeds is None else {"seeds": seeds}))
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror or error}).") from error
     except ValidationError as error:
         raise SettingsError("\n".join(mistakes(path, error))) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"{path}: not valid TOML ({error}).") from error
     arms = tuple(arm_of(path, chosen, name, overrides) for name in chosen.arms)
     if chosen.against not in chosen.arms:
@@ -192,7 +193,7 @@ def principles_of(path: Path, name: str, arm: ArmSettings) -> list[str]:
     if not arm.principles:
         return []
     try:
-        written = (path.parent / arm.principles).read_text(encoding="utf-8")
+        written = read_plain(path.parent / arm.principles, MOST_SETTINGS).decode("utf-8")
     except (OSError, ValueError) as error:
         raise SettingsError(f"{path}: arms.{name}: principles: {arm.principles} cannot be read ({error}).") from error
     return [f"answers.principles={json.dumps(written)}"]

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from isara import diversity, stats
+from isara.errors import RunError
 from isara.manifest import ARMS
-from isara.rundir import Events, read_json, records_in, write_json
+from isara.rundir import Events, read_json, records_in, remedy, write_json
 
 _LABELS = {
     "base": "the untouched model",
@@ -122,7 +123,8 @@ def table(
     confidence: float,
 ) -> dict[str, Any]:
     """Return the scores of the arms on one set of samples, and the differences that matter."""
-    values = {arm: [float(record["nll"]) for record in records_in(run / arm / file)] for arm in arms}
+    values = {arm: scores_in(run / arm / file) for arm in arms}
+    refuse_unpaired(run, values, file)
     rows = []
     for arm in arms:
         interval = stats.mean_interval(values[arm], confidence=confidence)
@@ -144,6 +146,24 @@ def table(
             if arm in values and against in values
         ],
     }
+
+
+def scores_in(path: Path) -> list[float]:
+    """Return the scores of an arm; raises RunError where there are none."""
+    found = [float(record["nll"]) for record in records_in(path)]
+    if not found:
+        raise RunError(f"{path}: no scores here. {remedy(path)}")
+    return found
+
+
+def refuse_unpaired(run: Path, values: Mapping[str, Sequence[float]], file: str) -> None:
+    """Raise RunError where two arms have scores of different numbers of samples: they cannot be compared."""
+    counts = {arm: len(scores) for arm, scores in values.items()}
+    usual = max(counts.values(), default=0)
+    for arm, count in counts.items():
+        if count != usual:
+            path = run / arm / file
+            raise RunError(f"{path}: scores of {count} samples, and {usual} in another arm. {remedy(path)}")
 
 
 def difference(values: Mapping[str, Sequence[float]], arm: str, against: str, confidence: float) -> dict[str, Any]:
@@ -252,6 +272,8 @@ def seconds(run: Path) -> dict[str, Any]:
     """Return how long each stage took, added up over every time the run was started."""
     by_stage: dict[str, float] = {}
     for event in Events(run / "events.jsonl").read():
-        if event.get("kind") == "stage":
-            by_stage[event["name"]] = round(by_stage.get(event["name"], 0.0) + event["seconds"], 2)
+        name, took = event.get("name"), event.get("seconds")
+        # Nothing is decided by the log, so a line of it that says something else is passed over.
+        if event.get("kind") == "stage" and isinstance(name, str) and isinstance(took, float | int) and 0 <= took < 1e9:
+            by_stage[name] = round(by_stage.get(name, 0.0) + took, 2)
     return {"total": round(sum(by_stage.values()), 2), "by_stage": by_stage}

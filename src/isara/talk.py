@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from isara.api import choose_backend
+from isara.config import recorded
 from isara.errors import RunError
 from isara.heldout import bare_prompt
+from isara.manifest import arms_in
 from isara.protocols import Model, Sampling
 from isara.rundir import read_json
 from isara.settings import Settings
@@ -20,12 +22,13 @@ def talk(run: Path, arm: str | None, *, ask: Callable[[], str | None], answer: C
 
     Each question stands alone, as in the held-out scores. Raises RunError where the run has no such arm.
     """
-    settings = Settings.model_validate(read_json(run / "manifest.json")["settings"])
+    path = run / "manifest.json"
+    settings = recorded(read_json(path)["settings"], path)
     chosen = arm or summarise(run)["best"]
     adapter = run / str(chosen) / "adapter"
     if chosen is None:
         raise RunError(f"{run}: nothing is tuned yet. Start the run again to go on, then talk to it.")
-    if chosen != "base" and not adapter.exists():
+    if chosen != "base" and (chosen not in arms_in(run) or not adapter.exists()):
         raise RunError(f"{run}: no tuned weights for {chosen!r}. `isara status {run}` lists the arms.")
     base = choose_backend(settings).model
     models = {"base": base} if chosen == "base" else {"base": base, str(chosen): base.with_adapter(adapter)}

@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterator, Mapping
 
 from isara.errors import SeedError
-from isara.fields import Choice, Row, Rows, Twice, find_layout, keeping_count, kind_of, may_hold, not_too_many, repeated
+from isara.fields import Choice, Row, Rows, Twice, find_layout, keeping_count, may_hold, not_too_many, repeated
+from isara.values import kind_of
 
 UNNAMED = 0
 """Stands for the line number where a table has no line that names its columns."""

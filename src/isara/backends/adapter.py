@@ -173,7 +173,8 @@ def write_blank(folder: Path, checkpoint: Path, rank: int) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with torch.device("meta"):
-        network = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(checkpoint, local_files_only=True))
+        config = AutoConfig.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
+        network = AutoModelForCausalLM.from_config(config)
     state = {}
     for name, layer in adapt(network, rank, rank, 0).items():
         # On the meta device a factor has a shape and no numbers.

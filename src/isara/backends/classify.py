@@ -8,6 +8,7 @@ import torch
 
 from isara.backends.hf import choose_device
 from isara.backends.quiet import quiet_loading
+from isara.backends.trust import SAFE
 from isara.errors import BackendError
 
 
@@ -19,8 +20,8 @@ class Classifier:
 
         try:
             with quiet_loading():
-                self._tokenizer = AutoTokenizer.from_pretrained(name)
-                self._network = AutoModelForSequenceClassification.from_pretrained(name, use_safetensors=True)
+                self._tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+                self._network = AutoModelForSequenceClassification.from_pretrained(name, **SAFE.loading)
         except (OSError, ValueError, KeyError) as error:
             raise BackendError(
                 f"{name}: no text classifier that transformers can load here ({error}). Give a folder or a name on "

@@ -16,14 +16,20 @@ from isara.backends.checkpoints import Checkpoint
 from isara.backends.decode import Lane, decode
 from isara.backends.memory import Budget, ran_out
 from isara.backends.packing import IMPLEMENTATION, register
+from isara.backends.positions import refuse_beyond
 from isara.backends.quiet import quiet_loading
 from isara.backends.scoring import completion_logits, score_encoded
 from isara.backends.selfcheck import check_packing, refusal
 from isara.backends.targets import likeliest
 from isara.backends.template import Encoder
+from isara.backends.trust import SAFE, Trust
 from isara.errors import BackendError
 from isara.protocols import Completion, Likelihood, Prompt, Sampling, Targets
 
+_SHORTER = (
+    "Show fewer demonstrations (questions.demonstrations, answers.demonstrations), allow shorter answers "
+    "(answers.max_tokens), or leave out the longest samples."
+)
 Network = Any
 """A transformers model; its classes are not typed."""
 
@@ -45,7 +51,7 @@ def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if has.get("avx512_bf16") or has.get("amx_bf16") else torch.float32
 
 
-def load_network(folder: Path, device: torch.device, dtype: torch.dtype) -> Network:
+def load_network(folder: Path, device: torch.device, dtype: torch.dtype, trust: Trust = SAFE) -> Network:
     """Return the network in a folder with isara's packed attention; raises BackendError where that is not possible."""
     from transformers import AutoModelForCausalLM
 
@@ -53,14 +59,14 @@ def load_network(folder: Path, device: torch.device, dtype: torch.dtype) -> Netw
     try:
         with quiet_loading():
             network = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=dtype, attn_implementation=IMPLEMENTATION, use_safetensors=True, local_files_only=True
+                folder, dtype=dtype, attn_implementation=IMPLEMENTATION, local_files_only=True, **trust.loading
             )
         network = network.to(device).eval()
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         if error.args == (IMPLEMENTATION,):
             raise BackendError(refusal(folder, "its attention cannot be replaced")) from error
         raise BackendError(
-            f"{folder}: not a causal language model that transformers can load here ({error})."
+            f"{folder}: not a causal language model that transformers can load here ({error}).{allowance(error)}"
         ) from error
     except (RuntimeError, MemoryError) as error:
         raise no_room(folder, error) from error
@@ -78,36 +84,50 @@ def no_room(folder: Path, error: Exception) -> Exception:
     )
 
 
-def load_tokenizer(folder: Path) -> Any:
+def allowance(error: Exception) -> str:
+    """Return the setting that allows what was refused, as a sentence; nothing for other errors."""
+    said = str(error)
+    if "trust_remote_code" in said:
+        return " Set model.trust_remote_code=true to run the code that comes with it, after reading that."
+    if "safetensors" in said:
+        return " Convert its weights to safetensors, or set model.allow_pickle=true where you trust its maker."
+    return ""
+
+
+def load_tokenizer(folder: Path, trust: Trust = SAFE) -> Any:
     """Return the tokenizer in a folder."""
     from transformers import AutoTokenizer
 
     try:
         with quiet_loading():
-            return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust.code)
     except (OSError, ValueError) as error:
-        raise BackendError(f"{folder}: no tokenizer that transformers can load here ({error}).") from error
+        raise BackendError(
+            f"{folder}: no tokenizer that transformers can load here ({error}).{allowance(error)}"
+        ) from error
 
 
 class Base:
     """A network that is loaded once, at first use, and the adapters that it wears in turn."""
 
-    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype, trust: Trust = SAFE) -> None:
         self.folder = folder
         self.device = device
         self.dtype = dtype
+        self.trust = trust
         self._network: Network | None = None
         self._bare: dict[str, nn.Linear] = {}
         self._worn: dict[str, AdaptedLinear] | None = None
 
     def same_as(self, other: Base) -> bool:
         """Whether another base would load the same network to the same place."""
-        return (self.folder, self.device, self.dtype) == (other.folder, other.device, other.dtype)
+        own = (self.folder, self.device, self.dtype, self.trust)
+        return own == (other.folder, other.device, other.dtype, other.trust)
 
     def wearing(self, adapter: dict[str, AdaptedLinear] | None) -> Network:
         """Return the network with an adapter on, or bare: the same object each time, so use it before the next."""
         if self._network is None:
-            self._network = load_network(self.folder, self.device, self.dtype).requires_grad_(False)
+            self._network = load_network(self.folder, self.device, self.dtype, self.trust).requires_grad_(False)
             self._bare = linear_layers(self._network)
         if adapter is not self._worn:
             put_on(self._network, self._bare if adapter is None else adapter)
@@ -150,9 +170,9 @@ class TransformersModel:
         self.dtype = choose_dtype(dtype, self.device)
         self.budget = Budget(batch_tokens, "writing or scoring")
         self.adapter = adapter
-        self.tokenizer = load_tokenizer(checkpoint.folder)
+        self.tokenizer = load_tokenizer(checkpoint.folder, checkpoint.trust)
         self.encoder = Encoder(self.tokenizer)
-        self.base = base or Base(checkpoint.folder, self.device, self.dtype)
+        self.base = base or Base(checkpoint.folder, self.device, self.dtype, checkpoint.trust)
         self._worn: dict[str, AdaptedLinear] | None = None
         self._whole: Network | None = None
 
@@ -172,7 +192,7 @@ class TransformersModel:
         if self.adapter is None:
             return self.base.wearing(None)
         if self._whole is None and (self.adapter / "config.json").exists():
-            self._whole = load_network(self.adapter, self.device, self.dtype)
+            self._whole = load_network(self.adapter, self.device, self.dtype, self.base.trust.for_own)
         if self._whole is not None:
             return self._whole
         if self._worn is None:
@@ -207,7 +227,9 @@ class TransformersModel:
             for i, lane, completion in zip(group, lanes, finished, strict=True):
                 done[i] = checked(self.encoder, prompts[i], lane, completion)
 
-        self.budget.work([len(ids) + sampling.max_tokens for ids in encoded], write)
+        sizes = [len(ids) + sampling.max_tokens for ids in encoded]
+        refuse_beyond(self.network, sizes, _SHORTER)
+        self.budget.work(sizes, write)
         return [completion for completion in done if completion is not None]
 
     def ends(self) -> frozenset[int]:
@@ -219,6 +241,7 @@ class TransformersModel:
         encoded = [
             (self.encoder.prompt(prompt), self.encoder.completion(prompt, completion)) for prompt, completion in pairs
         ]
+        refuse_beyond(self.network, [len(prompt) + len(completion) for prompt, completion in encoded], _SHORTER)
         return score_encoded(self.network, encoded, self.budget)
 
     def distributions(self, pairs: Sequence[tuple[Prompt, str]], k: int) -> list[Targets]:

@@ -21,6 +21,7 @@ from isara.backends.checkpoints import Checkpoint
 from isara.backends.hf import load_tokenizer
 from isara.backends.quiet import quiet_loading
 from isara.backends.template import Encoder, Template
+from isara.backends.trust import SAFE, Trust
 from isara.errors import BackendError
 from isara.protocols import Chat, Turn
 
@@ -31,11 +32,13 @@ def write_merged(checkpoint: Checkpoint, tuned: Path | None, out: Path, dtype: s
 
     `dtype` is a torch number format, or `auto` for the one the checkpoint is stored in. Returns the format written.
     """
-    network = ordinary(tuned if tuned is not None and (tuned / "config.json").exists() else checkpoint.folder)
+    whole = tuned is not None and (tuned / "config.json").exists()
+    trust = checkpoint.trust.for_own if whole else checkpoint.trust
+    network = ordinary(tuned if tuned is not None and whole else checkpoint.folder, trust=trust)
     stored = str(network.config.dtype or torch.float32).removeprefix("torch.")
     if tuned is not None and not (tuned / "config.json").exists():
         add_adapter(network, tuned)
-    tokenizer = load_tokenizer(checkpoint.folder)
+    tokenizer = load_tokenizer(checkpoint.folder, checkpoint.trust)
     template = Encoder(tokenizer).template
     if template is not None:
         tokenizer.chat_template = matching_template(tokenizer, template)
@@ -57,13 +60,13 @@ def number_format(name: str) -> torch.dtype:
     return formats[name]
 
 
-def ordinary(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+def ordinary(folder: Path, dtype: torch.dtype = torch.float32, trust: Trust = SAFE) -> Any:
     """Return the network in a folder as transformers loads it for anybody, attention included."""
     from transformers import AutoModelForCausalLM
 
     with quiet_loading():
         network = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, local_files_only=True
+            folder, dtype=dtype, local_files_only=True, **trust.loading
         ).eval()
         # Loading in float32 changes what the configuration says of the format that the files are in.
         network.config.dtype = stored_format(folder)

@@ -125,7 +125,7 @@ class OpenVinoModel:
         self.dtype = choose_dtype(dtype, torch.device("cpu"))
         self.adapter = adapter
         self.opened = opened or Opened(checkpoint, _FORMATS[self.dtype], batch_tokens, int8=int8)
-        self.tokenizer = load_tokenizer(checkpoint.folder)
+        self.tokenizer = load_tokenizer(checkpoint.folder, checkpoint.trust)
         self.encoder = Encoder(self.tokenizer)
         self._tuned: Session | None = None
         self._factors: Mapping[str, Factors] | None = None

@@ -59,7 +59,7 @@ def chat_template(tokenizer: Tokenizer) -> Template | None:
     Take a tokenizer's chat template apart; None where it has none.
 
     The pieces are read off three renderings with marker words. Where they do not add up to what the template
-    itself renders, `faithful` is False and the caller should say so.
+    itself renders, `faithful` is False, and `departures` says so to the reader.
     """
     if not tokenizer.chat_template:
         return None
@@ -121,7 +121,8 @@ class Encoder:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self.template = chat_template(tokenizer)
-        self.markers = tuple(sorted({str(token) for token in tokenizer.all_special_tokens} | added_markers(tokenizer)))
+        # What stands for an unknown character is a marker by name only.
+        self.markers = markers_of(tokenizer) - {tokenizer.unk_token_id}
         self.end = end_of_turn(tokenizer, self.template)
         """The token that ends an answer: it closes the assistant's turn, or the text."""
         asked = self.template.user_close + self.template.assistant_open if self.template else ""
@@ -135,8 +136,9 @@ class Encoder:
         template = self.template or PLAIN
         pieces = template.pieces(prompt)
         ids = self.start() if self.template is None else []
-        if not any(is_content and self.marked(text) for text, is_content in pieces):
-            return ids + self.ids("".join(text for text, _ in pieces))
+        whole = self.ids("".join(text for text, _ in pieces))
+        if self.marks(whole) == sum(self.marks(self.ids(text)) for text, is_content in pieces if not is_content):
+            return ids + whole
         for text, is_content in pieces:
             ids = ids + (self.content(text) if is_content else self.ids(text))
         return ids
@@ -185,20 +187,42 @@ class Encoder:
         return ids
 
     def content(self, text: str) -> list[int]:
-        """Return the ids of text in which nothing is a marker, whatever it says."""
-        if not self.marked(text):
-            return self.ids(text)
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+        """Return the ids of text in which nothing is a marker; BackendError where the tokenizer makes one of it."""
+        ids = self.ids(text)
+        if self.marks(ids):
+            ids = list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
+        if self.marks(ids):
+            # Read off the ids, as a tokenizer may make a marker of other characters that look like one.
+            found = next(self.tokenizer.decode([token]) for token in ids if token in self.markers)
+            raise BackendError(
+                f"model.name: the tokenizer cannot read {found!r} in a sample as plain text, so a sample could end a "
+                f"turn. Remove it (it stands in {text[:60]!r}), or take another model."
+            )
         return ids
 
     def marked(self, text: str) -> bool:
-        """Whether text contains what the tokenizer would read as a marker."""
-        return any(marker in text for marker in self.markers)
+        """Whether the tokenizer reads a marker in a text that nobody kept it from."""
+        return self.marks(self.ids(text)) > 0
+
+    def marks(self, ids: Sequence[int]) -> int:
+        """Return how many of some ids are markers."""
+        return sum(token in self.markers for token in ids)
 
 
-def added_markers(tokenizer: Tokenizer) -> set[str]:
-    """Return the texts of the tokenizer's added tokens that are markers."""
-    return {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+def markers_of(tokenizer: Tokenizer) -> frozenset[int]:
+    """Return the ids of a tokenizer's markers, such as the end of a turn."""
+    added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return frozenset({*tokenizer.all_special_ids, *added})
+
+
+def departures(template: Template | None) -> tuple[str, ...]:
+    """Return a sentence for the reader where turns are not put together as the model's own template does."""
+    if template is None or template.faithful:
+        return ()
+    return (
+        "The model's chat template writes a finished answer otherwise than it invites a new one (often with a thought "
+        "in front); isara writes all answers as finished ones, without it.",
+    )
 
 
 def end_of_turn(tokenizer: Tokenizer, template: Template | None) -> int:
@@ -213,6 +237,5 @@ def end_of_turn(tokenizer: Tokenizer, template: Template | None) -> int:
 
 def marker_ids(tokenizer: Tokenizer, text: str) -> list[int]:
     """Return the ids of the markers in a piece of a template, in order."""
-    markers = set(tokenizer.all_special_ids)
-    markers |= {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    markers = markers_of(tokenizer)
     return [int(number) for number in tokenizer(text, add_special_tokens=False).input_ids if number in markers]

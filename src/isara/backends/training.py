@@ -25,6 +25,7 @@ from isara.backends.hf import (
 from isara.backends.loss import answer_loss
 from isara.backends.memory import Budget, attempt, grouped
 from isara.backends.parts import cores_for, shares, side_by_side
+from isara.backends.positions import refuse_beyond
 from isara.backends.savepoints import Savepoint, save_whole
 from isara.backends.scoring import Pair, completion_logits, score_encoded
 from isara.backends.targets import Soft, aligned, soft_loss
@@ -54,10 +55,10 @@ class TransformersTrainer:
         self.settings = settings
         self.device = choose_device(device)
         self.dtype = choose_dtype(dtype, self.device)
-        self.base = Base(checkpoint.folder, self.device, self.dtype)
+        self.base = Base(checkpoint.folder, self.device, self.dtype, checkpoint.trust)
         if isinstance(beside, TransformersModel) and beside.base.same_as(self.base):
             self.base = beside.base
-        self.encoder = Encoder(load_tokenizer(checkpoint.folder))
+        self.encoder = Encoder(load_tokenizer(checkpoint.folder, checkpoint.trust))
         self.budget = Budget(max(settings.max_tokens, 4096), "training on", "train.max_tokens")
         self.judging = Budget(4096, "scoring in training", "train.max_tokens")
 
@@ -90,6 +91,8 @@ class TransformersTrainer:
         soft = [aligned(completion, e.targets) for (_, completion), e in zip(pairs, examples, strict=True)]
         # The end of the turn is not counted in held-out scores, here as everywhere.
         judged = [(prompt, completion[:-1]) for prompt, completion in map(self.encode, heldout)]
+        longest = [len(prompt) + len(completion) for prompt, completion in (*pairs, *judged)]
+        refuse_beyond(weights.network, longest, "Lower train.max_tokens to that, and set train.overlong='drop'.")
         order = draw_order([example.weight for example in examples], steps * self.settings.batch, seed)
         checks = check_steps(steps, self.settings.checks) if judged else frozenset()
         for number in range(state.step + 1, steps + 1):
@@ -123,7 +126,8 @@ class Weights:
                 load_state(self.adapted, read_state(start))
         else:
             # Full tuning keeps float32 weights: in bfloat16 most of the small updates would be rounded away.
-            self.whole = load_network(start or trainer.checkpoint.folder, trainer.device, torch.float32)
+            trust = trainer.checkpoint.trust.for_own if start else trainer.checkpoint.trust
+            self.whole = load_network(start or trainer.checkpoint.folder, trainer.device, torch.float32, trust)
 
     @property
     def network(self) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -20,6 +21,11 @@ __all__ = ["app", "evaluate", "export", "inspect", "judge", "main", "prepare", "
 def main() -> None:
     """Run the command line; every error that isara raises on purpose becomes one message and an exit code."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Hugging Face's libraries tell their maker of the libraries beside them, unless they are told not to.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # A terminal that cannot show a character shows its number, and the command goes on.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     # Threads that spin while they wait for each other crawl as soon as anything else runs on the machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")

@@ -33,19 +33,21 @@ def verify(run_folder: RunArgument) -> None:
 @app.command()
 def replay(run_folder: RunArgument, sets: Sets = None) -> None:
     """Show what other filter thresholds would have kept, without generating anything again."""
-    from isara.config import changes, load_over
+    from isara.config import changes, load_over, recorded
     from isara.errors import SettingsError
     from isara.replay import loosened
     from isara.replay import replay as replay_run
     from isara.rundir import read_json
 
-    recorded = read_json(run_folder / "manifest.json")["settings"]
-    settings = load_over(recorded, list(sets or []))
-    others = [c.name for c in changes(recorded, settings.model_dump(mode="json")) if not c.name.startswith("filter.")]
+    path = run_folder / "manifest.json"
+    found = read_json(path)["settings"]
+    before = recorded(found, path)
+    settings = load_over(found, list(sets or []))
+    others = [c.name for c in changes(found, settings.model_dump(mode="json")) if not c.name.startswith("filter.")]
     if others:
         raise SettingsError(f"--set: {others[0]} decides what is generated. A replay can change filter.* only.")
-    for name, before, now in loosened(recorded["filter"], settings.filter):
-        show(f"warning: {name} {before:g} → {now:g} lets in questions closer to those that judge the rounds.")
+    for name, then, now in loosened(before.filter, settings.filter):
+        show(f"warning: {name} {then:g} → {now:g} lets in questions closer to those that judge the rounds.")
     for found in replay_run(run_folder, settings.filter):
         show(
             f"round {found.round}: {len(found.kept_then)} were kept, {len(found.kept_now)} would be "
@@ -85,8 +87,14 @@ def chat(
 
 
 def prompt_line() -> str | None:
-    """Return a line from the reader; None at the end of input."""
+    """Return a line from the reader; None at the end of input. Raises InputError for bytes that are no text."""
+    from isara.errors import InputError
+
     try:
-        return input("you> " if sys.stdin.isatty() else "")
+        line = input("you> " if sys.stdin.isatty() else "")
+        line.encode("utf-8")
     except EOFError:
         return None
+    except UnicodeError as error:
+        raise InputError(f"The question is not text in the encoding of this terminal ({error}). Ask again.") from error
+    return line

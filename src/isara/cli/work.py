@@ -116,9 +116,11 @@ def status(run_folder: RunArgument) -> None:
 
     found = summarise(run_folder)
     manifest = read_json(run_folder / "manifest.json")
-    show(f"{found['name']}: {found['status']}, model {found['model']}, started {manifest['created']}")
+    started = manifest.get("created", "?")
+    show(f"{found['name']}: {found['status']}, model {found['model']}, started {started}")
     for entry in found["rounds"]:
-        show(f"  round {entry['round']}: {entry['accepted']} of {entry['drafted']} candidates accepted. {entry['why']}")
+        told = f"{entry['accepted']} of {entry['drafted']} candidates accepted. {entry.get('why', '')}"
+        show(f"  round {entry['round']}: {told}")
     if found["status"] == "complete":
         print_summary(run_folder)
     else:

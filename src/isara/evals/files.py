@@ -13,8 +13,10 @@ from typing import Any
 
 from isara import columns
 from isara.errors import InputError, SeedError
-from isara.fields import Row, kind_of
+from isara.fields import Row, not_too_many
+from isara.rawfiles import read_plain, stands
 from isara.textfiles import decode
+from isara.values import kind_of
 
 Record = Mapping[str, Any]
 
@@ -44,11 +46,14 @@ def read_rows(source: str) -> list[Row]:
     InputError where there is nothing.
     """
     path = Path(source)
-    if not path.is_file():
+    if not stands(path):
         if path.suffix.lower() not in (".jsonl", ".json", ".csv", ".tsv", ".parquet") and _HUB.fullmatch(source):
             return columns.hub_records(source)
         raise InputError(f"{source}: no such file. Give the path of a JSONL, JSON, CSV, TSV or Parquet file.")
-    data = path.read_bytes()
+    try:
+        data = read_plain(path)
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read ({error.strerror or error}). Check the path.") from error
     if path.suffix.lower() == ".parquet":
         return columns.parquet_records(data, source)
     text = decode(data, source)
@@ -56,6 +61,7 @@ def read_rows(source: str) -> list[Row]:
         found, mistakes = _table(text, source, "," if path.suffix.lower() == ".csv" else "\t")
     else:
         found, mistakes = _document(text, source) if path.suffix.lower() == ".json" else _lines(text, source)
+    not_too_many(len(found) + len(mistakes), source)
     mistakes += [
         f"{row.where}: {kind_of(row.record)} here. Write an object." for row in found if not _is_record(row.record)
     ]

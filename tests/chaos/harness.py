@@ -145,13 +145,14 @@ def shake(run: Run, kills: int, rng: random.Random, *, anywhere: bool, most: int
     # It is complete; the plain command puts its own name into the manifest and computes nothing.
     reference = run.finish(run.home / "reference")
     figures = Figures()
+    first = rng.randrange(len(STAGES))
     while figures.kills < kills:
         folder = run.home / f"run-{figures.compared + 1}"
         for _ in range(min(rng.randint(1, most), kills - figures.kills)):
             if anywhere and figures.kills % 2:
                 stage, landed = "anywhere", kill_at(run, folder, rng.uniform(0, seconds / 6))
             else:
-                stage = STAGES[figures.kills // (2 if anywhere else 1) % len(STAGES)]
+                stage = STAGES[(first + figures.kills // (2 if anywhere else 1)) % len(STAGES)]
                 visit = rng.randrange(visits[stage])
                 code, _ = signal_in(run, folder, stage, visit, rng.uniform(0, pause), signal.SIGKILL)
                 landed = code == -signal.SIGKILL

@@ -41,6 +41,7 @@ _LAST = 1 << 40
 _PAIRED_GROUP, _SINGLE_GROUP = 3, 8
 """Texts of about the same length are filed together: three lengths, or eight of long texts."""
 _MOST_LEFT = 63
+_JOIN = 16
 _PLACE_BITS = np.uint64(26)
 _PLACE_MASK = np.uint64((1 << 26) - 1)
 _KEY_MASK = np.uint64(((1 << 32) - 1) << 32)
@@ -86,8 +87,8 @@ class Prefixes:
         if len(self) >= _REORDER * self._ordered:
             self._order()
         run = np.sort(np.concatenate(self._entries(self.filed, len(self))))
-        # Runs are joined so that each is at least twice as long as the next: there are never many to search.
-        while self._runs and len(self._runs[-1]) < 2 * len(run):
+        # Runs are joined so that each is many times as long as the next: there are never more than a few to search.
+        while self._runs and len(self._runs[-1]) < _JOIN * len(run):
             run = np.sort(np.concatenate([self._runs.pop(), run]), kind="stable")
         self._runs.append(run)
         self.filed = len(self)

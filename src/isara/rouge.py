@@ -5,7 +5,7 @@ ROUGE-L (Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries") is 
 subsequence (LCS) of two token lists of lengths m and n: F1 = 2 LCS / (m + n).
 
 The search skips what cannot win, and therefore still returns what scoring every pair would: texts whose prefixes share
-too little (`isara.prefixes`), and texts that too many of the query's tokens are missing from, told by a signature of 64
+too little (`isara.prefixes`), and texts that too many of the query's tokens are missing from, told by a signature: 128
 bits, one set by each token. What is left is compared, those that may reach most first.
 """
 
@@ -30,6 +30,7 @@ Bounds = NDArray[np.float64]
 
 _ROUNDING = 1e-6
 _LOOK_FIRST = 32
+_HALF = (1 << 64) - 1
 
 
 def f1(a: str, b: str) -> float:
@@ -87,7 +88,7 @@ class Index:
         self._ids.append(name)
         self._texts.append(coded)
         self._lengths.append(len(coded))
-        self._signatures.append(_signature(coded))
+        self._signatures.extend(_signature(coded))
         self._prefixes.add(coded)
         if len(self) - self._prefixes.filed > self._unfiled:
             self._prefixes.file()
@@ -135,20 +136,19 @@ class Index:
 
     def _bounds(self, query: str, places: Places) -> Bounds:
         """Return the most that the ROUGE-L of a query with each of some texts may be."""
-        m, own = len(query), np.uint64(_signature(query))
+        m, own = len(query), np.array(_signature(query), dtype=np.uint64)
         lengths = np.frombuffer(self._lengths, dtype=np.uint32)[places].astype(np.int64)
-        theirs = np.frombuffer(self._signatures, dtype=np.uint64)[places]
+        theirs = np.frombuffer(self._signatures, dtype=np.uint64).reshape(-1, 2)[places]
         # A bit that only one of the two has is at least one token of it that the other lacks.
         # Counted in bytes, and a text may have more tokens than a byte can count.
-        mine, other = (np.bitwise_count(bits).astype(np.int64) for bits in (own & ~theirs, theirs & ~own))
-        common = np.minimum(m - mine, lengths - other)
+        mine, more = np.bitwise_count(own & ~theirs).astype(np.int64), np.bitwise_count(theirs & ~own).astype(np.int64)
+        common = np.minimum(m - mine[:, 0] - mine[:, 1], lengths - more[:, 0] - more[:, 1])
         bounds: Bounds = 2 * common / (m + lengths)
         return bounds
 
 
-def _signature(coded: str) -> int:
+def _signature(coded: str) -> tuple[int, int]:
     bits = 0
     for token in coded:
-        # The first 62 words that are met, the frequent ones, have a bit each; so has what no text has.
-        bits |= 1 << (ord(token) * 0x9E3779B1 >> 8) % 64
-    return bits
+        bits |= 1 << (ord(token) * 0x9E3779B1 >> 8) % 128
+    return bits & _HALF, bits >> 64

@@ -21,6 +21,7 @@ BUDGET = 26_000_000
 
 TRIES = 60
 
+COMPACT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 MARKUP = re.compile("[<>&\u2028\u2029]")
 ESCAPED = re.compile(r"\\[ubfr]")
 """How JSON spells characters that may be hidden ones."""
@@ -193,10 +194,10 @@ def _row(values: list[Any]) -> str:
 
 
 def _dump(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = COMPACT.encode(value)
     # Most texts have nothing to reveal, and finding that out at once is quicker than going through all parts.
     if ESCAPED.search(text) or HIDDEN.search(text):
-        text = json.dumps(_revealed(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = COMPACT.encode(_revealed(value))
     return script_safe(text)
 
 

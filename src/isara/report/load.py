@@ -106,7 +106,7 @@ def read_object(run: Path, file: str, shape: type[R]) -> R | None:
         return None
     except OSError as error:
         raise unreadable(run / file, error) from error
-    return parse(content, shape, f"{run / file}", file)
+    return parse(content, shape, run, file)
 
 
 def read_rows(run: Path, file: str, shape: type[R], *, torn: bool = False) -> tuple[R, ...]:

@@ -54,7 +54,7 @@ class Rows(Generic[R]):
 
     def record(self, number: int, line: bytes) -> R:
         """Return the record in a line."""
-        return parse(line, self.shape, f"{self.run / self.file}:{number}", self.file)
+        return parse(line, self.shape, self.run, self.file, number)
 
     def count(self) -> int:
         """Return how many records there are."""
@@ -66,8 +66,8 @@ def unreadable(path: Path, error: OSError) -> RunError:
     return RunError(f"{path}: cannot be read ({error.strerror}). Check the folder and its permissions.")
 
 
-def parse(content: bytes, shape: type[R], where: str, file: str) -> R:
-    """Return a record from its JSON; RunError, naming the place, where it is damaged."""
+def parse(content: bytes, shape: type[R], run: Path, file: str, number: int | None = None) -> R:
+    """Return a record from its JSON; RunError, naming the file and the line, where it is damaged."""
     try:
         value = json.loads(content.decode("utf-8"))
         return shape.model_validate(_plain(value) if b"\\u" in content else value)
@@ -82,6 +82,7 @@ def parse(content: bytes, shape: type[R], where: str, file: str) -> R:
     remedy = "Put back a copy of it"
     if file != "manifest.json":
         remedy += ", or move it away to see the report without it"
+    where = f"{run / file}:{number}" if number else run / file
     raise RunError(f"{where}: the file is damaged ({found}). {remedy}.")
 
 

@@ -265,7 +265,7 @@ def test_a_dead_server_ends_in_one_error(base):
 # -- scoring, and adapters ---------------------------------------------------------------------------------------------
 
 
-def test_the_server_scores_where_it_can(opened):
+def test_the_server_scores_where_it_can(opened, servers):
     model = opened("vllm").model
     encoder = model.local.encoder
     pairs = [(CHAT, "It does not."), (TEXT, " Is it?"), (CHAT, "")]
@@ -276,6 +276,9 @@ def test_the_server_scores_where_it_can(opened):
         assert likelihood.tokens == len(own)
         assert math.isclose(likelihood.total, sum(expected), abs_tol=1e-9)
     assert model.local._network is None, "this machine's copy was not needed"
+    servers["vllm"].faults(*["stall:0.01"] * 10)
+    assert model.score([pairs[0]] * 10) == [scored[0]] * 10
+    assert servers["vllm"].told()["most"] == 1, "several at once are too much for some"
 
 
 def test_the_likelihood_of_a_completion_is_what_scoring_it_gives(opened):

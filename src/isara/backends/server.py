@@ -114,7 +114,8 @@ class ServerModel:
         encoded = [(encoder.prompt(prompt), encoder.completion(prompt, text)) for prompt, text in pairs]
         asked = [i for i, (_, completion) in enumerate(encoded) if completion]
         bodies = [self.dialect.scoring(*encoded[i]) for i in asked]
-        found = self.ask(bodies, [reader(*encoded[i]) for i in asked])
+        # One at a time: several at once bring vLLM 0.32 down where it runs on a CPU with adapters (docs/log.md).
+        found = self.ask(bodies, [reader(*encoded[i]) for i in asked], Pace(1))
         scored = [Likelihood(0.0, 0)] * len(pairs)
         for i, likelihood in zip(asked, found, strict=True):
             scored[i] = likelihood
@@ -130,9 +131,10 @@ class ServerModel:
         dialect = self.line.served.dialect
         return dialect if self.adapter is None else replace(dialect, model=name_of(self.adapter))
 
-    def ask(self, bodies: Sequence[dict[str, Any]], reads: Sequence[Read]) -> list[Any]:
+    def ask(self, bodies: Sequence[dict[str, Any]], reads: Sequence[Read], pace: Pace | None = None) -> list[Any]:
         """Send requests, as many at once as the server gains by; return what is read from the answers, in order."""
         endpoint, path = self.line.endpoint, self.dialect.path
+        pace = pace or self.line.pace
 
         def work(i: int, call: Call) -> Any:
             return endpoint.post(path, bodies[i], reads[i], halt=call.halt, pressed=call.pressed)
@@ -141,14 +143,14 @@ class ServerModel:
             return []
         self.bring()
         try:
-            return gather(len(bodies), work, self.line.pace, time.monotonic)
+            return gather(len(bodies), work, pace, time.monotonic)
         except RefusedError as error:
             if error.status != 404 or self.adapter is None:
                 raise
         # A server that was started again has forgotten what it was given.
         self.line.loaded.discard(self.dialect.model)
         self.bring()
-        return gather(len(bodies), work, self.line.pace, time.monotonic)
+        return gather(len(bodies), work, pace, time.monotonic)
 
     def bring(self) -> None:
         """Load the adapter into the server, where it does not have it; raises BackendError where it refuses."""

@@ -1,6 +1,7 @@
 """
-The real lane with a real server: llama.cpp (as xllamacpp brings it) with the demo's model, on this machine.
+The real lane with a real server: llama.cpp with the demo's model, on this machine.
 
+It comes with `pip install xllamacpp` (34 MB, and so not among what the tests need); without it these are skipped.
 ISARA_TEST_SERVER=http://127.0.0.1:8000 puts another server of that model in its place, such as vLLM.
 """
 

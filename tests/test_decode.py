@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from isara.backends.decode import Lane, decode, nucleus, pick, uniforms  # noqa: E402
-from isara.backends.hf import TransformersModel  # noqa: E402
+from isara.backends.hf import TransformersModel, checked  # noqa: E402
 from isara.backends.memory import grouped  # noqa: E402
 from isara.backends.packing import IMPLEMENTATION  # noqa: E402
 from isara.protocols import Chat, Sampling, Turn  # noqa: E402
@@ -307,10 +307,10 @@ def test_text_that_would_be_read_as_other_tokens_has_no_likelihood(model):
     letters = [model.tokenizer(letter, add_special_tokens=False).input_ids[0] for letter in "moon"]
     assert ids != letters
     done = Completion("moon", 4, True, Likelihood(-3.0, 4))
-    assert model.checked(PROMPTS[0], Lane([1], 0, tokens=ids), done) == done
-    assert model.checked(PROMPTS[0], Lane([1], 0, tokens=letters), done).likelihood is None
+    assert checked(model.encoder, PROMPTS[0], Lane([1], 0, tokens=ids), done) == done
+    assert checked(model.encoder, PROMPTS[0], Lane([1], 0, tokens=letters), done).likelihood is None
     # After plain text a completion is scored with a space in front, which this one has not.
-    assert model.checked(PROMPTS[1], Lane([1], 0, tokens=ids), done).likelihood is None
+    assert checked(model.encoder, PROMPTS[1], Lane([1], 0, tokens=ids), done).likelihood is None
 
 
 def test_a_score_leaves_the_end_of_the_turn_out(model):

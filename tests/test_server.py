@@ -275,7 +275,7 @@ def test_the_server_scores_where_it_can(opened):
         expected = [log_of("tiny", token, len(before) + i) for i, token in enumerate(own)]
         assert likelihood.tokens == len(own)
         assert math.isclose(likelihood.total, sum(expected), abs_tol=1e-9)
-    assert model.local._network is None, "this machine's copy was not needed"
+    assert model.local.base._network is None, "this machine's copy was not needed"
 
 
 def test_the_likelihood_of_a_completion_is_what_scoring_it_gives(opened):

@@ -4,8 +4,8 @@ Which of many texts can share enough tokens with a query, told without looking a
 To reach a ROUGE-L of t, texts of m and n tokens must share at least `need = t (m + n) / 2` of them, repeats told apart.
 Put the tokens of both texts into one order, the rarest first. If they share `need` tokens, then two of these are among
 the first `m - need + 2` of the one and the first `n - need + 2` of the other. So texts are filed under the *pairs* of
-tokens in these prefixes, of which most are far rarer than any one token: the cost of a search then hardly grows with
-the number of texts.
+tokens in these prefixes, of which most are far rarer than any one token: the cost of a search then grows far
+more slowly than the number of texts.
 
 This is the prefix filter of set-similarity joins (Bayardo, Ma and Srikant 2007, "Scaling Up All Pairs Similarity
 Search"), with the positions of PPJoin (Xiao, Wang, Lin and Yu 2008, "Efficient Similarity Joins for Near Duplicate

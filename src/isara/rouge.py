@@ -60,7 +60,7 @@ class Index:
         """
         Start from pairs of id and text.
 
-        Searches for scores of at least `floor` hardly take longer with more texts; others look at every signature. So
+        Searches for scores of at least `floor` look at few of many texts; others look at every signature. So
         does each search at the last `unfiled` texts or fewer, which are filed together.
         """
         self._floor = floor

@@ -18,7 +18,7 @@ from unittest import mock
 import torch
 from table import Row, matrix_rate, row, take_turns
 
-from isara.backends import prefixes
+from isara.backends import forest
 from isara.backends.checkpoints import locate
 from isara.backends.hf import TransformersModel
 from isara.backends.scoring import Pair, score_encoded
@@ -63,7 +63,7 @@ def rows(model: str = "smollm2-135m", questions: int = 8, candidates: int = 6, t
     answers = sum(len(completion) for _, completion in pairs)
 
     def apart() -> object:
-        with mock.patch.object(prefixes, "_WORTH", 10**9):
+        with mock.patch.object(forest, "_WORTH", 10**9):
             return score_encoded(ours.network, pairs, ours.budget)
 
     took = take_turns(

@@ -54,7 +54,7 @@ INNER_ROWS = {
         """,
     "backends": """
         __init__ quiet attention adapter loss parts targets template memory address patience pacing
-        prefixes
+        forest
         packing
         checkpoints decode scoring selfcheck savepoints dialect endpoint openvino_graph openvino_pages
         hf probing

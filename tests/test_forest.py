@@ -6,8 +6,8 @@ pytest.importorskip("transformers")
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
+from isara.backends.forest import Forest, common, cut, fresh  # noqa: E402
 from isara.backends.memory import Budget  # noqa: E402
-from isara.backends.prefixes import Forest, common, cut, fresh  # noqa: E402
 from isara.backends.scoring import completion_logs, score_encoded  # noqa: E402
 from tiny import PACKABLE, pair, sequence  # noqa: E402
 

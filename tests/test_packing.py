@@ -9,11 +9,11 @@ import torch.nn.functional as F  # noqa: E402, N812
 
 from isara.backends import attention, packing, selfcheck  # noqa: E402
 from isara.backends.decode import Lane, decode  # noqa: E402
+from isara.backends.forest import Forest  # noqa: E402
 from isara.backends.hf import load_network  # noqa: E402
 from isara.backends.loss import answer_loss, log_probabilities  # noqa: E402
 from isara.backends.memory import Budget  # noqa: E402
 from isara.backends.packing import IMPLEMENTATION, Layout  # noqa: E402
-from isara.backends.prefixes import Forest  # noqa: E402
 from isara.backends.scoring import completion_logs, score_encoded  # noqa: E402
 from isara.backends.training import packed_loss  # noqa: E402
 from isara.errors import BackendError  # noqa: E402

@@ -17,7 +17,7 @@ import torch.nn.functional as F  # noqa: N812 (the name that every reader of tor
 from torch import Tensor
 
 from isara.backends.attention import Places, causal, explicit, grouped_heads, packed_attention, places
-from isara.backends.prefixes import Forest
+from isara.backends.forest import Forest
 
 IMPLEMENTATION = "isara"
 

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from isara.backends.forest import Forest, cut, fresh
 from isara.backends.loss import log_probabilities
 from isara.backends.memory import Budget, attempt
 from isara.backends.packing import Layout
 from isara.backends.parts import cores_for, side_by_side
-from isara.backends.prefixes import Forest, cut, fresh
 from isara.protocols import Likelihood
 
 Pair = tuple[list[int], list[int]]

@@ -37,9 +37,9 @@ check: setup  ## formatting, lint and types
 	$(BIN)/ruff check src tests bench
 	$(BIN)/mypy
 
-bench: setup  ## the near-duplicate filter against rouge_score
-	$(BIN)/python bench/rouge_filter.py --sizes 1000 10000
-	$(BIN)/python bench/retrieval.py --sizes 1000 10000
+bench: setup  ## everything measured against named peers: a table, and bench/results.json; an hour or so
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python bench/all.py
 
 soak: setup  ## 50,000 samples of the scripted model: memory, pace, resuming; some minutes
 	$(BIN)/python bench/soak.py

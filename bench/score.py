@@ -16,7 +16,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from table import Row, matrix_rate, row, take_turns
+from table import Row, compared, matrix_rate, take_turns
 
 from isara.backends import forest
 from isara.backends.checkpoints import locate
@@ -74,7 +74,6 @@ def rows(model: str = "smollm2-135m", questions: int = 8, candidates: int = 6, t
         },
         turns,
     )
-    rate = {name: tokens / seconds for name, seconds in took.items()}
     head = ours.network.get_output_embeddings().weight.numel()
     frozen = sum(m.weight.numel() for m in ours.network.modules() if isinstance(m, torch.nn.Linear)) - head
     # What sharing leaves to do: each prompt once, and the candidates.
@@ -83,7 +82,7 @@ def rows(model: str = "smollm2-135m", questions: int = 8, candidates: int = 6, t
     detail = f"{questions} prompts of {len(pairs[0][0])} tokens, {candidates} candidates of {answers / len(pairs):.0f}"
     peers = {"score": "the same, candidates apart", "score_transformers": "transformers, one by one"}
     return [
-        row(name, rate["isara"], rate[peer], peer, "tokens/s", limit=limit, detail=detail)
+        compared(name, took, "isara", peer, tokens, "tokens/s", limit=limit, detail=detail)
         for name, peer in peers.items()
     ]
 

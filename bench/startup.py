@@ -30,9 +30,9 @@ def rows(turns: int = 7) -> list[Row]:
     if importlib.util.find_spec("trl") is not None:
         ways["trl"] = lambda: process("-c", TRL)
     took = take_turns(ways, turns)
-    found = [row("help", took["isara"], took["python"], "python that does nothing", "s", limit=LIMIT)]
+    found = [row("help", took["isara"].seconds, took["python"].seconds, "python that does nothing", "s", limit=LIMIT)]
     if "trl" in took:
-        return [*found, row("help_trl", took["isara"], took["trl"], "trl --help", "s", limit=LIMIT)]
+        return [*found, row("help_trl", took["isara"].seconds, took["trl"].seconds, "trl --help", "s", limit=LIMIT)]
     return [*found, unmeasured("help_trl", "trl --help", "s", "trl is not installed (extra `bench`)")]
 
 

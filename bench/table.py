@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 Row = dict[str, Any]
@@ -35,20 +36,38 @@ def unmeasured(name: str, peer_name: str, unit: str, why: str) -> Row:
     return row(name, None, None, peer_name, unit, not_measured=why)
 
 
-def take_turns(ways: Mapping[str, Way], turns: int) -> dict[str, float]:
+@dataclass(frozen=True)
+class Took:
+    """The median of a way's turns."""
+
+    seconds: float
+    processor: float
+    """Seconds of processor time: what it would take, at least, on this many cores with nothing else to do."""
+
+
+def take_turns(ways: Mapping[str, Way], turns: int) -> dict[str, Took]:
     """
-    Return the seconds of each way: the median of its turns, after one to warm up.
+    Return what each way took: the median of its turns, after one to warm up.
 
     Ways take turns, so that a machine that is busy with other work is busy for all of them.
     """
-    took: dict[str, list[float]] = {name: [] for name in ways}
+    walls: dict[str, list[float]] = {name: [] for name in ways}
+    used: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(turns + 1):
         for name, way in ways.items():
-            begun = time.perf_counter()
+            begun, before = time.perf_counter(), time.process_time()
             way()
             if turn:
-                took[name].append(time.perf_counter() - begun)
-    return {name: statistics.median(seconds) for name, seconds in took.items()}
+                walls[name].append(time.perf_counter() - begun)
+                used[name].append(time.process_time() - before)
+    return {name: Took(statistics.median(walls[name]), statistics.median(used[name])) for name in ways}
+
+
+def compared(name: str, took: Mapping[str, Took], ours: str, peer: str, amount: float, unit: str, **more: Any) -> Row:
+    """Return a row of two ways at the same work, `amount` of it a second, with the ratio of their processor time."""
+    less = took[peer].processor / took[ours].processor
+    rates = (amount / took[way].seconds for way in (ours, peer))
+    return row(name, *rates, peer, unit, processor_ratio=round(less, 2), **more)
 
 
 def matrix_rate(dtype: Any, device: Any, size: int = 2048, rows: int = 1024) -> float:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from table import Row, matrix_rate, row, take_turns, unmeasured
+from table import Row, compared, matrix_rate, row, take_turns, unmeasured
 
 from isara.backends.adapter import adapt
 from isara.backends.checkpoints import Checkpoint, locate
@@ -180,7 +180,7 @@ def on_a_gpu() -> Row:
         step()
         torch.cuda.synchronize()
 
-    rate = needed / take_turns({"step": waited}, 8)["step"]
+    rate = needed / take_turns({"step": waited}, 8)["step"].seconds
     return row("train_gpu", rate / 1e12, matrix_rate(dtype, device, 8192, 8192) / 1e12, peer, "TFLOP/s", limit=1.0)
 
 
@@ -205,19 +205,18 @@ def rows(model: str = "smollm2-135m", turns: int = 4, length: int = 40) -> list[
         },
         turns,
     )
-    rate = {name: tokens / seconds for name, seconds in took.items()}
     limit = matrix_rate(choose_dtype("auto", device), device) / needed * tokens
     detail = f"{len(batch)} samples of {tokens / len(batch):.0f} tokens, {total / len(batch):.0f} of them answers"
+    peers = {"train": "a plain PEFT loop", "train_packed": "PEFT's layers, packed"}
     found = [
-        row("train", rate["isara"], rate[peer], peer, "tokens/s", limit=limit, detail=detail)
-        for peer in ("a plain PEFT loop", "PEFT's layers, packed")
+        compared(name, took, "isara", peer, tokens, "tokens/s", limit=limit, detail=detail)
+        for name, peer in peers.items()
     ]
-    found[1]["name"] = "train_packed"
     if importlib.util.find_spec("trl") is None:
         found.append(unmeasured("train_trl", "TRL SFTTrainer", "tokens/s", "trl is not installed (extra `bench`)"))
     else:
         theirs = tokens / sft(checkpoint, examples, turns + 1)
-        again = tokens / take_turns({"isara": ours(checkpoint, batch)}, turns)["isara"]
+        again = tokens / take_turns({"isara": ours(checkpoint, batch)}, turns)["isara"].seconds
         found.append(row("train_trl", again, theirs, "TRL SFTTrainer", "tokens/s", limit=limit, detail=detail))
     return [*found, on_a_gpu()]
 

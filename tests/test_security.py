@@ -299,7 +299,8 @@ def watched(tmp_path):
         )
         assert done.returncode == 0, done.stderr[-2000:]
         assert not (tmp_path / "seen").exists(), (tmp_path / "seen").read_text()
-        assert [*(tmp_path / "tmp").iterdir()] == []
+        # torch makes an empty folder there for kernels that it compiles; isara has it compile none.
+        assert [path for path in (tmp_path / "tmp").rglob("*") if not path.is_dir()] == []
         return done
 
     command.folder = tmp_path

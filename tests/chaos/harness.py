@@ -174,8 +174,11 @@ def stop(run: Run, rng: random.Random, pause: float) -> list[dict[str, object]]:
     found: list[dict[str, object]] = []
     for i, stage in enumerate(STAGES):
         number = (signal.SIGINT, signal.SIGTERM)[i % 2]
-        code, seconds = signal_in(run, run.home / "stopped", stage, 0, rng.uniform(0, pause), number)
-        if code is not None:
+        folder = run.home / "stopped"
+        code, seconds = signal_in(run, folder, stage, 0, rng.uniform(0, pause), number)
+        # While Python shuts down after the end of a run, a signal does what it does to any program.
+        over = code == -number and verify(folder / "run").complete
+        if code is not None and not over:
             found.append({"stage": stage, "signal": number.name, "code": code, "seconds": round(seconds, 2)})
     return found
 

@@ -80,8 +80,8 @@ def test_help_names_every_verb_and_every_exit_code(isara):
     words = " ".join(told.out.split())
     assert words.endswith(
         "Exit codes: 0 done; 1 check, export or judge audit found something wrong; 2 unusable input or settings; 3 a "
-        "run directory in the way; 4 nothing usable was generated; 5 a model could not be loaded or used; 130 stopped "
-        "by you."
+        "run directory in the way, in use or damaged; 4 nothing usable was generated; 5 a model could not be loaded or "
+        "used; 130 stopped by you."
     )
 
 

@@ -19,8 +19,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Teach a language model a new domain from a handful of examples, and show whether it worked.",
     epilog="Exit codes: 0 done; 1 check, export or judge audit found something wrong; 2 unusable input or "
-    "settings; 3 a run directory in the way; 4 nothing usable was generated; 5 a model could not be loaded "
-    "or used; 130 stopped by you.",
+    "settings; 3 a run directory in the way, in use or damaged; 4 nothing usable was generated; 5 a model could not "
+    "be loaded or used; 130 stopped by you.",
 )
 
 SeedsArgument = Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
 import os
 import shutil
@@ -303,12 +304,11 @@ def watched(tmp_path):
         assert [path for path in (tmp_path / "tmp").rglob("*") if not path.is_dir()] == []
         return done
 
-    command.folder = tmp_path
+    command.folder, command.env = tmp_path, env
     return command
 
 
 def walk(run, watched, seeds, *flags):
-    watched("check", seeds, *flags[:2])
     watched("run", seeds, *flags, "--out", run)
     watched("status", run)
     watched("report", run)
@@ -322,7 +322,23 @@ def walk(run, watched, seeds, *flags):
 
 
 def test_a_scripted_run_asks_the_network_for_nothing_and_leaves_no_scratch(watched, small):
+    watched("check", small.seeds, "--model", "scripted")
     walk(watched.folder / "run", watched, small.seeds, *small.flags, "--set", "rounds=1")
+
+
+def test_openvino_is_kept_from_its_telemetry():
+    pytest.importorskip("torch")
+    if importlib.util.find_spec("openvino") is None:
+        pytest.skip("openvino is not installed")
+    script = """
+from isara.backends.quiet import without_telemetry
+without_telemetry()
+from openvino.tools.ovc import telemetry_utils
+print(telemetry_utils.tm.__name__)
+"""
+    env = os.environ | {"PYTHONPATH": str(SOURCE.parent)}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=env, check=True)
+    assert done.stdout.split()[-1] == "openvino.tools.ovc.telemetry_stub"
 
 
 @pytest.mark.real
@@ -336,19 +352,11 @@ def test_a_real_run_asks_the_network_for_nothing_and_leaves_no_scratch(watched, 
     except BackendError as error:
         pytest.skip(str(error))
     # Converted once, where the other tests look for it.
-    os.environ.setdefault("ISARA_CACHE", str(Path(locate("smollm2-135m").folder).parent.parent))
-    watched_env = (
-        "--set",
-        "rounds=1",
-        "--set",
-        "target.accepted=2",
-        "--set",
-        "target.batch=4",
-        "--set",
-        "split.least=4",
-    )
-    watched_env += ("--set", "questions.max_tokens=16", "--set", "answers.max_tokens=16", "--set", "train.epochs=0.5")
-    walk(watched.folder / "run", watched, small.seeds, "--model", "smollm2-135m", *watched_env)
+    watched.env["ISARA_CACHE"] = str(locate("smollm2-135m").folder.parent.parent)
+    settings = ("rounds=1", "target.accepted=2", "target.batch=8", "split.least=4", "questions.max_tokens=24")
+    settings += ("answers.max_tokens=48", "train.epochs=0.5", "filter.topic=-1", "filter.confidence=9")
+    sets = [word for setting in settings for word in ("--set", setting)]
+    walk(watched.folder / "run", watched, small.seeds, "--model", "smollm2-135m", *sets)
 
 
 def test_the_umask_of_who_runs_it_holds_for_every_file(isara, small, tmp_path, unsynced):

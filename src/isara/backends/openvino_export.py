@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from isara.backends.checkpoints import Checkpoint, cache_folder
 from isara.backends.hf import load_network
 from isara.backends.openvino_graph import CURE, Batch, Runner, paged
-from isara.backends.quiet import quiet_loading
+from isara.backends.quiet import quiet_loading, without_telemetry
 from isara.backends.selfcheck import alone, distance, probes
 from isara.errors import BackendError
 
@@ -131,6 +131,7 @@ def exported(checkpoint: Checkpoint) -> Path:
 
 def export(source: Path, out: Path) -> None:
     """Write the model in a folder of safetensors as an OpenVINO file, after comparing the two."""
+    without_telemetry()
     import openvino as ov
     from openvino.frontend import GeneralFailure, NotImplementedFailure, OpConversionFailure, OpValidationFailure
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from isara.backends.quiet import without_telemetry
 from isara.errors import BackendError
 
 Graph = Any
@@ -62,6 +63,7 @@ class Batch:
 
 def read_graph(file: Path) -> Graph:
     """Return the graph in a file with paged attention, and with logits for the tokens named by the input `places`."""
+    without_telemetry()
     import openvino as ov
 
     core = ov.Core()

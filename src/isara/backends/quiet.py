@@ -1,7 +1,8 @@
-"""Keep the loading bars and advice of other libraries out of our own output, for as long as one call lasts."""
+"""Keep the loading bars and advice of other libraries out of our own output, and keep them from telling on us."""
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,3 +24,13 @@ def quiet_loading() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+
+
+def without_telemetry() -> None:
+    """
+    Keep OpenVINO from telling Google Analytics what it converts; to be called before it is imported.
+
+    It does so unasked wherever its telemetry package is, and it comes with it. Without that it takes a stand-in of its
+    own that says nothing. A process that has loaded the package already is left as it is.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

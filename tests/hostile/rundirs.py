@@ -161,9 +161,9 @@ DAMAGES = (
 
 
 def deep_family(run: Path) -> None:
-    """Ten thousand generations, and a sample that is its own ancestor."""
+    """Two thousand generations, and a sample that is its own ancestor."""
     chain = [
-        {"id": f"seed-{n}", "question": "q", "answer": "a", "parents": [f"seed-{n + 1}"]} for n in range(1000, 11_000)
+        {"id": f"seed-{n}", "question": "q", "answer": "a", "parents": [f"seed-{n + 1}"]} for n in range(1000, 3_000)
     ]
     chain[-1]["parents"] = ["seed-1000"]
     with (run / "seeds.jsonl").open("a", encoding="utf-8") as file:

@@ -339,3 +339,14 @@ def test_pieces_of_markers_never_add_up_to_one(texts):
     chat = Chat(tuple(Turn(turn.role, text) for turn, text in zip(plain.turns, texts, strict=True)))
     assert encoder.marks(encoder.prompt(chat)) == encoder.marks(encoder.prompt(plain))
     assert encoder.marks(encoder.completion(chat, "".join(texts))) == 0
+
+
+def test_a_marker_that_is_also_the_unknown_token_is_only_text_in_a_sample():
+    """SmolLM2 names its end-of-text marker as the token for unknown characters as well."""
+    made = tokenizer(CHATML)
+    made.unk_token = "<|endoftext|>"
+    encoder = Encoder(made)
+    number = made.convert_tokens_to_ids("<|endoftext|>")
+    assert number in encoder.ids("a <|endoftext|> b")
+    assert number not in encoder.content("a <|endoftext|> b")
+    assert number not in encoder.prompt(Chat((Turn("user", "a <|endoftext|> b"),)))

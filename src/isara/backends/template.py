@@ -121,8 +121,7 @@ class Encoder:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self.template = chat_template(tokenizer)
-        # What stands for an unknown character is a marker by name only.
-        self.markers = markers_of(tokenizer) - {tokenizer.unk_token_id}
+        self.markers = markers_of(tokenizer)
         self.end = end_of_turn(tokenizer, self.template)
         """The token that ends an answer: it closes the assistant's turn, or the text."""
         asked = self.template.user_close + self.template.assistant_open if self.template else ""
@@ -191,12 +190,13 @@ class Encoder:
         ids = self.ids(text)
         if self.marks(ids):
             ids = list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
-        if self.marks(ids):
-            # Read off the ids, as a tokenizer may make a marker of other characters that look like one.
-            found = next(self.tokenizer.decode([token]) for token in ids if token in self.markers)
+        # What is left stands for an unknown character, which is no harm, or is read off other characters that look like
+        # a marker.
+        left = [token for token in ids if token in self.markers and token != self.tokenizer.unk_token_id]
+        if left:
             raise BackendError(
-                f"model.name: the tokenizer cannot read {found!r} in a sample as plain text, so a sample could end a "
-                f"turn. Remove it (it stands in {text[:60]!r}), or take another model."
+                f"model.name: the tokenizer cannot read {self.tokenizer.decode(left[:1])!r} in a sample as plain text, "
+                f"so a sample could end a turn. Remove it (it stands in {text[:60]!r}), or take another model."
             )
         return ids
 

@@ -40,10 +40,12 @@ SLOW = {
     "test_checkpoints",
     "test_classify",
     "test_cli",
+    "test_compare",
     "test_decode",
     "test_disturbed",
     "test_docs",
     "test_doctor",
+    "test_endpoint",
     "test_engines",
     "test_eta",
     "test_export",
@@ -58,6 +60,7 @@ SLOW = {
     "test_packing",
     "test_parts",
     "test_positions",
+    "test_prefixes",
     "test_readers",
     "test_rundirs",
     "test_security",
@@ -68,8 +71,9 @@ SLOW = {
     "test_template",
     "test_training",
     "test_values",
+    "test_verify",
 }
-"""Modules that take many seconds: tiny torch models, processes that are killed, every command of the documentation."""
+"""Modules that take many seconds: tiny torch models, processes that are killed, whole studies, every command of the docs."""
 
 
 def pytest_collection_modifyitems(items):

@@ -73,7 +73,7 @@ SLOW = {
     "test_values",
     "test_verify",
 }
-"""Modules that take many seconds: tiny torch models, processes that are killed, whole studies, every command of the docs."""
+"""Modules that take many seconds: tiny torch models, killed processes, whole studies, every command of the docs."""
 
 
 def pytest_collection_modifyitems(items):

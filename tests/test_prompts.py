@@ -115,6 +115,10 @@ class Overheard:
         self.heard += [prompt for prompt, _ in pairs]
         return self.model.score(pairs)
 
+    def distributions(self, pairs, k):
+        self.heard += [prompt for prompt, _ in pairs]
+        return self.model.distributions(pairs, k)
+
     def count(self, texts):
         return self.model.count(texts)
 

@@ -176,7 +176,7 @@ class TrainSettings(Section):
     """Examples in each optimiser step."""
     epochs: float = Field(default=5.0, gt=0, le=1000)
     """Passes over the seeds; with `batch` this sets the optimiser steps, the same for the baseline and each round."""
-    targets: Literal["sampled", "soft"] = "sampled"
+    targets: Literal["sampled", "soft"] = "soft"
     """What a generated answer teaches: the tokens that were `sampled`, or at each of them the `soft` probabilities
     that the generator gave with its demonstrations in view."""
     top_tokens: int = Field(default=32, ge=1, le=1024)

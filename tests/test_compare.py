@@ -32,7 +32,7 @@ test = 14
 rounds = 2
 model = {name = "scripted"}
 target = {batch = 8}
-train = {epochs = 2.0, checks = 2}
+train = {epochs = 2.0, checks = 2, targets = "sampled"}
 
 [arms]
 untouched = {kind = "base", label = "<b>untouched</b> | model"}

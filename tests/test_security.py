@@ -354,7 +354,13 @@ def test_a_real_run_asks_the_network_for_nothing_and_leaves_no_scratch(watched, 
     # Converted once, where the other tests look for it.
     watched.env["ISARA_CACHE"] = str(locate("smollm2-135m").folder.parent.parent)
     settings = ("rounds=1", "target.accepted=2", "target.batch=8", "split.least=4", "questions.max_tokens=24")
-    settings += ("answers.max_tokens=256", "train.epochs=1", "filter.topic=-1", "filter.confidence=9", "target.budget=16")
+    settings += (
+        "answers.max_tokens=256",
+        "train.epochs=1",
+        "filter.topic=-1",
+        "filter.confidence=9",
+        "target.budget=16",
+    )
     sets = [word for setting in settings for word in ("--set", setting)]
     walk(watched.folder / "run", watched, small.seeds, "--model", "smollm2-135m", *sets)
 

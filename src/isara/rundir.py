@@ -23,7 +23,8 @@ T = TypeVar("T")
 
 def write_text(path: Path, text: str) -> None:
     """Replace a file as a whole: a reader, or a run that goes on, sees the old content or the new, never a part."""
-    write_bytes(path, text.encode("utf-8"))
+    # Half a character, which a damaged file of a run can hold, is no UTF-8; in JSON its escape says the same.
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -104,5 +104,5 @@ def end(run: Run, stage: str, started: float, *, resumed: bool = False) -> None:
 def skip_after(run: Run, number: int) -> None:
     """Take the stages of rounds that will not run out of the plan."""
     for later in range(number + 1, run.settings.rounds + 1):
-        for stage in (f"draft-{later}", f"train-round-{later}", f"score-round-{later}"):
+        for stage in (f"draft-{later}", f"targets-{later}", f"train-round-{later}", f"score-round-{later}"):
             run.watch(Event("revise", {"name": stage, "units": 0}))

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from isara.context import Run
+from isara.context import Run, begin, end
+from isara.events import Event
 from isara.prompts import from_messages
 from isara.protocols import Prompt, Targets
 from isara.rundir import Journal, snapshot
@@ -35,6 +36,8 @@ def soft_targets(run: Run, number: int, generator: str, kept: Sequence[Sample]) 
     if run.settings.train.targets != "soft" or not kept:
         return {}
     folder = run.folder / f"round-{number}"
+    stage = f"targets-{number}"
+    begin(run, stage)
     journal = Journal(folder / FOLDER)
     prompts: Mapping[str, Prompt] = {}
     started = time.monotonic()
@@ -51,10 +54,11 @@ def soft_targets(run: Run, number: int, generator: str, kept: Sequence[Sample]) 
                 "the sampled answers. For soft targets, set model.engine='transformers'.",
                 "warning",
             )
+            end(run, stage, started, resumed=True)
             return {}
         journal.commit(step, as_files(samples, found))
-    if prompts:
-        run.events.add("stage", name=f"targets-{number}", seconds=round(time.monotonic() - started, 2))
+        run.watch(Event("progress", {"name": stage, "done": start + len(samples)}))
+    end(run, stage, started, resumed=not prompts)
     return read_targets(folder / FOLDER)
 
 

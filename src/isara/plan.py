@@ -34,5 +34,8 @@ def plan(run: Run) -> list[dict[str, Any]]:
     arm("seeds-only", "seeds alone")
     for number in range(1, run.settings.rounds + 1):
         add(f"draft-{number}", f"round {number}, drafting", "draft", run.settings.target.accepted, sample)
+        if run.settings.train.targets == "soft":
+            label = f"round {number}, probabilities"
+            add(f"targets-{number}", label, "targets", run.settings.target.accepted, 0.25 * sample)
         arm(f"round-{number}", f"round {number}")
     return stages

@@ -145,6 +145,8 @@ def heard():
         if name.partition(".")[0] == "isara" and isinstance(logger, logging.Logger):
             logger.disabled, logger.propagate = False, True
             logger.setLevel(logging.NOTSET)
+    # Not the root's level, which some libraries raise.
+    logging.getLogger("isara").setLevel(logging.WARNING)
 
 
 @pytest.fixture

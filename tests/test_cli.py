@@ -21,6 +21,7 @@ VERBS = (
     *("init", "check", "run", "status", "report", "compare", "verify", "replay", "lineage", "chat", "export"),
     *("eval", "score", "judge"),
 )
+PARTS = ("round {}, drafting", "round {}, probabilities", "tuning, round {}", "scoring, round {}")
 ARMS = ["base", "retrieved", "seeds-only", "round-1", "round-2"]
 HEAVY = ("torch", "transformers", "peft", "safetensors", "sentence_transformers", "pyarrow", "datasets")
 
@@ -258,7 +259,7 @@ def test_run_tells_its_stages_its_result_and_where_the_report_is(again, finished
         "scoring, untouched model",
         "scoring, with demonstrations",
         *(f"{stage}, seeds alone" for stage in ("tuning", "scoring")),
-        *(part.format(n) for n in (1, 2) for part in ("round {}, drafting", "tuning, round {}", "scoring, round {}")),
+        *(part.format(n) for n in (1, 2) for part in PARTS),
     ]
     assert results(tmp_path / "small") == results(finished)
 
@@ -277,7 +278,7 @@ def test_a_finished_run_is_left_as_it_is(again, run, idle):
     told = again(run)
     assert told.code == 0
     assert "what is complete there is kept." in told.err
-    assert told.err.count(": nothing to do\n") == 2 + 2 + 3 * 2
+    assert told.err.count(": nothing to do\n") == 2 + 2 + 4 * 2
     assert stamps(run, *ARMS) == before
     assert (run / "report.md").read_bytes() == reported
 
@@ -450,7 +451,7 @@ def test_more_rounds_go_on_from_those_that_are_there(again, finished, tmp_path):
     before = stamps(run, *ARMS[:4])
     told = again(run)
     assert told.code == 0
-    assert told.err.count(": nothing to do\n") == 2 + 2 + 3
+    assert told.err.count(": nothing to do\n") == 2 + 2 + 4
     assert stamps(run, *ARMS[:4]) == before
     assert results(run) == results(finished)
 

@@ -97,8 +97,11 @@ def as_lm(model: Model) -> Any:
             return [(likelihood.total, False) for likelihood in scored]
 
         def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
-            """Refuse: windows over long documents are not what isara's models are asked for."""
-            raise NotImplementedError
+            """Raise InputError: windows over long documents are not what isara's models are asked for."""
+            raise InputError(
+                "--on lm_eval: this task scores whole documents in windows, which is not done here. "
+                "Use --on forgetting with a text of your own."
+            )
 
         def generate_until(self, requests: Sequence[Any]) -> list[str]:
             """Return what the model writes after each context, up to its stops."""

@@ -38,6 +38,7 @@ SETTINGS = (
 
 SLOW = {
     "test_adapter",
+    "test_api",
     "test_checkpoints",
     "test_classify",
     "test_cli",
@@ -49,6 +50,7 @@ SLOW = {
     "test_endpoint",
     "test_engines",
     "test_eta",
+    "test_evaluate",
     "test_export",
     "test_files",
     "test_forest",
@@ -63,6 +65,7 @@ SLOW = {
     "test_positions",
     "test_prefixes",
     "test_readers",
+    "test_rouge",
     "test_rundirs",
     "test_security",
     "test_server",
@@ -72,6 +75,7 @@ SLOW = {
     "test_template",
     "test_training",
     "test_values",
+    "test_vectors",
     "test_verify",
 }
 """Modules that take many seconds: tiny torch models, killed processes, whole studies, every command of the docs."""

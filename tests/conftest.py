@@ -231,3 +231,13 @@ def isara(capsys, monkeypatch):
         return Ended(ended.value.code, out, err)
 
     return command
+
+
+@pytest.fixture
+def again(isara, small):
+    """Start the command that made the small run, with more options, on a run directory."""
+
+    def command(run, *more):
+        return isara("run", small.seeds, *small.flags, "--out", run, *more)
+
+    return command

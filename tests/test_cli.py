@@ -51,16 +51,6 @@ def results(run):
 
 
 @pytest.fixture
-def again(isara, small):
-    """Start the command that made the small run, with more options, on a run directory."""
-
-    def command(run, *more):
-        return isara("run", small.seeds, *small.flags, "--out", run, *more)
-
-    return command
-
-
-@pytest.fixture
 def idle(monkeypatch):
     """Let nobody write, score or train."""
 

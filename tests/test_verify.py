@@ -36,14 +36,6 @@ def contents(run):
 
 
 @pytest.fixture
-def again(isara, small):
-    def command(run, *more):
-        return isara("run", small.seeds, *small.flags, "--out", run, *more)
-
-    return command
-
-
-@pytest.fixture
 def half(run):
     """A run that was killed in its second round, between two batches."""
     shutil.copytree(run / "round-2", run / "whole")

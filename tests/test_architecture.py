@@ -31,7 +31,8 @@ config fields prompts retrieve rundir lock filter diversity symptoms topics scri
 digests
 textfiles columns stage drafted study heldout manifest replay lineage likeness advice testing report backends
 passages readers context sharing tally generate summary doctor seal
-tuning distil verify evals
+distil verify evals
+tuning
 plan judging
 loop
 api

@@ -1,6 +1,7 @@
 """Soft targets in the run directory: recorded once, read back the same, and left out where an engine has none."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 
 from isara import align
 from isara.api import Backend
-from isara.distil import prompts_of, read_targets
+from isara.distil import prompts_of, targets_in
+from isara.errors import RunError
 from isara.events import Event
 from isara.rundir import records_in
 from isara.testing import HashEmbedder, ScriptedModel, ScriptedTrainer
@@ -72,13 +74,13 @@ def test_every_accepted_sample_has_the_targets_of_its_own_prompt(small, tmp_path
     for number in (1, 2):
         folder = tmp_path / "run" / f"round-{number}"
         kept = records_in(folder / "kept.jsonl")
-        targets, prompts = read_targets(folder / "targets"), prompts_of(folder)
+        targets, prompts = targets_in(folder / "targets"), prompts_of(folder)
         assert list(targets) == [record["id"] for record in kept]
         generator = json.loads((folder / "round.json").read_text())["generator"]
         model = ScriptedModel().with_adapter(tmp_path / "run" / generator / "adapter")
         for record in kept:
             (expected,) = model.distributions([(prompts[record["id"]], record["answer"])], 4)
-            found = targets[record["id"]]
+            found = targets[record["id"]]()
             assert found.tokens == expected.tokens
             np.testing.assert_array_equal(found.ids, expected.ids)
             np.testing.assert_array_equal(found.probabilities, expected.probabilities)
@@ -114,8 +116,31 @@ def test_an_engine_without_probabilities_trains_on_the_samples_and_says_so(small
 
 
 def test_other_targets_make_the_rounds_stale_and_not_the_baselines(small, tmp_path):
-    from isara.errors import RunError
-
     soft_run(small, tmp_path / "run", Noting())
     with pytest.raises(RunError, match=r"train.targets: 'soft' → 'sampled'\n.*round-1, round-2\. Kept: .*seeds-only"):
         soft_run(small, tmp_path / "run", Noting(), "train.targets='sampled'")
+
+
+def test_a_run_whose_trainings_are_done_reads_no_targets(small, tmp_path, monkeypatch):
+    soft_run(small, tmp_path / "run", Noting())
+    before = contents(tmp_path / "run")
+    monkeypatch.setattr("isara.tuning.targets_in", lambda folder: pytest.fail(f"{folder} is read"))
+    soft_run(small, tmp_path / "run", Noting())
+    assert contents(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize("name", ["ids.i32", "probabilities.f16", "index.jsonl"])
+def test_targets_that_are_cut_short_are_named(small, tmp_path, name):
+    soft_run(small, tmp_path / "run", Noting())
+    damaged = tmp_path / "run" / "round-1" / "targets" / name
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    with pytest.raises(RunError, match=re.escape(name)):
+        targets_in(damaged.parent)
+
+
+def test_an_index_that_asks_for_more_than_there_is_is_named(small, tmp_path):
+    soft_run(small, tmp_path / "run", Noting())
+    index = tmp_path / "run" / "round-1" / "targets" / "index.jsonl"
+    index.write_text(index.read_text().replace('"k": 4', '"k": 9'))
+    with pytest.raises(RunError, match=r"index\.jsonl: says more than is recorded"):
+        targets_in(index.parent)

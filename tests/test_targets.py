@@ -120,7 +120,7 @@ def test_training_on_them_brings_the_bare_model_to_what_the_shown_one_said(base,
     (targets,) = model.distributions([(SHOWN, ANSWER)], 64)
     hard = Example("r1-1", BARE, ANSWER)
     distances = {}
-    for name, example in (("sampled", hard), ("soft", replace(hard, targets=targets))):
+    for name, example in (("sampled", hard), ("soft", replace(hard, targets=lambda: targets))):
         settings = TrainSettings(rank=8, alpha=16.0, learning_rate=0.02, batch=1)
         trainer = TransformersTrainer(base, settings, device="cpu", dtype="float32")
         trainer.train([example], [], steps=30, start=None, out=tmp_path / name, seed=1, watch=lambda step: None)

@@ -9,17 +9,22 @@ in committed steps, as raw little-endian arrays with an index beside them.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isara.context import Run, begin, end
+from isara.errors import RunError
 from isara.events import Event
 from isara.prompts import from_messages
 from isara.protocols import Prompt, Targets
-from isara.rundir import Journal, snapshot
+from isara.rawfiles import stands
+from isara.rundir import Journal, Snapshot, refuse_gap, remedy, snapshot
 from isara.samples import Sample
 
 FOLDER = "targets"
@@ -27,14 +32,14 @@ _STEP = 64
 """Samples between two commits."""
 
 
-def soft_targets(run: Run, number: int, generator: str, kept: Sequence[Sample]) -> dict[str, Targets]:
+def record_targets(run: Run, number: int, generator: str, kept: Sequence[Sample]) -> Path | None:
     """
-    Return the targets of a round's samples by id, recorded where they are not yet; nothing where they are not wanted.
+    Record the targets of a round's samples where they are not yet, and return their folder; None where none are wanted.
 
     An engine that tells no probabilities leaves the round to train on the sampled answers, and a sentence says so.
     """
     if run.settings.train.targets != "soft" or not kept:
-        return {}
+        return None
     folder = run.folder / f"round-{number}"
     stage = f"targets-{number}"
     begin(run, stage)
@@ -55,11 +60,11 @@ def soft_targets(run: Run, number: int, generator: str, kept: Sequence[Sample]) 
                 "warning",
             )
             end(run, stage, started, resumed=True)
-            return {}
+            return None
         journal.commit(step, as_files(samples, found))
         run.watch(Event("progress", {"name": stage, "done": start + len(samples)}))
     end(run, stage, started, resumed=not prompts)
-    return read_targets(folder / FOLDER)
+    return folder / FOLDER
 
 
 def prompts_of(folder: Path) -> dict[str, Prompt]:
@@ -81,17 +86,41 @@ def as_files(samples: Sequence[Sample], found: Sequence[Targets]) -> dict[str, S
     }
 
 
-def read_targets(folder: Path) -> dict[str, Targets]:
-    """Return the targets in a folder by the id of their sample; raises RunError where it is damaged."""
+def targets_in(folder: Path) -> dict[str, Callable[[], Targets]]:
+    """
+    Return what reads the targets of each sample in a folder, by its id; raises RunError where the folder is damaged.
+
+    The numbers stay on the disk until they are asked for: a training draws a few hundred samples of a pool that can
+    have tens of thousands.
+    """
     written = snapshot(folder)
-    ids = np.frombuffer(written.content("ids.i32"), dtype="<i4")
-    probabilities = np.frombuffer(written.content("probabilities.f16"), dtype="<f2")
-    targets, start = {}, 0
-    for record in written.records("index.jsonl"):
-        shape = (len(record["tokens"]), record["k"])
-        end = start + shape[0] * shape[1]
-        targets[record["id"]] = Targets(
-            tuple(record["tokens"]), ids[start:end].reshape(shape), probabilities[start:end].reshape(shape)
-        )
+    ids, probabilities = mapped(written, "ids.i32", "<i4"), mapped(written, "probabilities.f16", "<f2")
+    found: dict[str, Callable[[], Targets]] = {}
+    start = 0
+    for record in written.each("index.jsonl"):
+        tokens, k = array("i", record["tokens"]), record["k"]
+        end = start + len(tokens) * k
+        if end > len(ids) or end > len(probabilities):
+            raise RunError(f"{folder / 'index.jsonl'}: says more than is recorded of {record['id']}. {remedy(folder)}")
+        found[record["id"]] = partial(read_one, ids, probabilities, tokens, k, start)
         start = end
-    return targets
+    return found
+
+
+def read_one(
+    ids: NDArray[np.int32], probabilities: NDArray[np.float16], tokens: Sequence[int], k: int, start: int
+) -> Targets:
+    """Return the targets that begin at `start` in the arrays of a round, as a copy in memory."""
+    shape, end = (len(tokens), k), start + len(tokens) * k
+    return Targets(
+        tuple(tokens), np.array(ids[start:end]).reshape(shape), np.array(probabilities[start:end]).reshape(shape)
+    )
+
+
+def mapped(written: Snapshot, name: str, number_format: str) -> NDArray[Any]:
+    """Return the numbers that the committed steps wrote to a file, left on the disk; raises RunError: some are gone."""
+    path, length = written.folder / name, written.lengths.get(name, 0)
+    refuse_gap(path, path.stat().st_size if stands(path) else 0, length)
+    count = length // np.dtype(number_format).itemsize
+    # An empty file cannot be mapped.
+    return np.memmap(path, number_format, "r", shape=(count,)) if count else np.empty(0, number_format)

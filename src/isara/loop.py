@@ -15,7 +15,7 @@ import numpy as np
 
 from isara import diversity
 from isara.context import Run, begin, end, skip_after
-from isara.distil import soft_targets
+from isara.distil import record_targets
 from isara.drafted import Drafted
 from isara.errors import GenerationError
 from isara.events import Event
@@ -24,7 +24,7 @@ from isara.generate import Draft
 from isara.heldout import mean_nll, write_scores
 from isara.neighbours import Neighbours
 from isara.plan import plan
-from isara.protocols import Model, Targets
+from isara.protocols import Model
 from isara.retrieve import Pool
 from isara.rundir import Journal, write_bytes, write_json, write_jsonl
 from isara.samples import Sample
@@ -55,13 +55,14 @@ def rounds(run: Run) -> None:
     """Run rounds until the last allowed one, or until `gate.patience` of them in a row did not help."""
     pool, kept_arms, failures = run.pool, ["seeds-only"], 0
     accepted: list[Sample] = []
-    targets: dict[str, Targets] = {}
+    taught: list[Path] = []
     for number in range(1, run.settings.rounds + 1):
         arm = f"round-{number}"
         generator = choose_generator(run, kept_arms)
         drafted = draft(run, number, generator, pool)
         before = best_so_far(run, kept_arms)
-        targets |= soft_targets(run, number, generator, drafted.kept)
+        recorded = record_targets(run, number, generator, drafted.kept)
+        targets = [*taught, *([recorded] if recorded else [])]
         train_arm(run, arm, [*accepted, *drafted.kept], targets, start=best_tuned(run, kept_arms))
         judge_arm(run, arm, finish=False)
         kept, why = gate(run, arm, before)
@@ -69,6 +70,7 @@ def rounds(run: Run) -> None:
             if run.settings.gate.pool == "grown":
                 pool = pool.grown(drafted.kept, drafted.vectors)
             accepted += drafted.kept
+            taught = targets
             kept_arms.append(arm)
         failures = 0 if kept else failures + 1
         finish_round(run, number, generator, drafted, pool, kept=kept, why=why)

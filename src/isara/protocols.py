@@ -141,8 +141,8 @@ class Example:
     completion: str
     weight: float = 1.0
     """How often it is drawn, against the others."""
-    targets: Targets | None = None
-    """What the loss compares with in place of the completion's own tokens, where the tokens are the same."""
+    targets: Callable[[], Targets] | None = None
+    """Reads what the loss compares with in place of the completion's own tokens, where the tokens are the same."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from isara.context import Run, begin, end
+from isara.distil import targets_in
 from isara.errors import BackendError, InputError, RunError
 from isara.events import Event
 from isara.heldout import as_examples
@@ -26,10 +26,10 @@ def train_arm(
     run: Run,
     arm: str,
     generated: Sequence[Sample],
-    targets: Mapping[str, Targets] = MappingProxyType({}),
+    targets: Sequence[Path] = (),
     start: Path | None = None,
 ) -> None:
-    """Tune on the seeds and what was generated; does nothing where that is done."""
+    """Tune on the seeds and what was generated, with the targets in some folders; does nothing where that is done."""
     folder = run.folder / arm
     replayed = replayed_text(run)
     steps = steps_for(run)
@@ -37,7 +37,8 @@ def train_arm(
     begin(run, stage)
     done = (folder / "training.json").exists() and any((folder / "adapter").glob("*"))
     if not (done and (folder / "train.jsonl").exists()):
-        examples, dropped = training_set(run, generated, targets)
+        taught = {} if done else {name: read for place in targets for name, read in targets_in(place).items()}
+        examples, dropped = training_set(run, generated, taught)
         write_jsonl(folder / "train.jsonl", [trl_record(example) for example in examples])
     if done:
         refuse_other_text(folder, replayed)
@@ -100,7 +101,7 @@ def refuse_divergence(arm: str, trained: Trained) -> None:
 
 
 def training_set(
-    run: Run, generated: Sequence[Sample], targets: Mapping[str, Targets]
+    run: Run, generated: Sequence[Sample], targets: Mapping[str, Callable[[], Targets]]
 ) -> tuple[list[Example], list[str]]:
     """Return the examples of a training with their weights, and the ids of those too long for it."""
     share = run.settings.train.seed_share

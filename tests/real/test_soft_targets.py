@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 
 from isara.backends.checkpoints import embedded_gguf, embedded_minilm
 from isara.compare import compare
-from isara.distil import read_targets
+from isara.distil import targets_in
 from isara.errors import BackendError
 from isara.rundir import records_in
 
@@ -52,7 +52,7 @@ def test_soft_targets_are_the_generators_and_train(tmp_path):
     drafts = [(runs[arm] / "round-1" / "kept.jsonl").read_bytes() for arm in ("sampled", "soft")]
     assert drafts[0] == drafts[1], "drafted once, trained on twice"
     kept = records_in(runs["soft"] / "round-1" / "kept.jsonl")
-    targets = read_targets(runs["soft"] / "round-1" / "targets")
+    targets = targets_in(runs["soft"] / "round-1" / "targets")
     for record in kept:
         one = targets[record["id"]]
         shares = one.probabilities.astype(float)

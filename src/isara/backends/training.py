@@ -88,12 +88,13 @@ class TransformersTrainer:
         savepoint = Savepoint(out.parent / f"{out.name}.savepoint")
         state = savepoint.load(weights, optimiser)
         pairs = [self.encode(example) for example in examples]
-        soft = [aligned(completion, e.targets) for (_, completion), e in zip(pairs, examples, strict=True)]
         # The end of the turn is not counted in held-out scores, here as everywhere.
         judged = [(prompt, completion[:-1]) for prompt, completion in map(self.encode, heldout)]
         longest = [len(prompt) + len(completion) for prompt, completion in (*pairs, *judged)]
         refuse_beyond(weights.network, longest, "Lower train.max_tokens to that, and set train.overlong='drop'.")
         order = draw_order([example.weight for example in examples], steps * self.settings.batch, seed)
+        # Of a large pool few examples are ever drawn, so that only their targets are read.
+        soft = {i: taught(examples[i], pairs[i]) for i in set(order[state.step * self.settings.batch :])}
         checks = check_steps(steps, self.settings.checks) if judged else frozenset()
         for number in range(state.step + 1, steps + 1):
             drawn = order[(number - 1) * self.settings.batch : number * self.settings.batch]
@@ -111,6 +112,11 @@ class TransformersTrainer:
         weights.write(out)
         savepoint.clear()
         return Trained(steps, state.best_step if self.settings.keep == "best" and checks else steps, tuple(state.curve))
+
+
+def taught(example: Example, pair: Pair) -> Soft | None:
+    """Return what an example teaches in place of its own tokens; None where it has no targets."""
+    return aligned(pair[1], example.targets()) if example.targets is not None else None
 
 
 class Weights:

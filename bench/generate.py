@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from table import Row, matrix_rate, row, unmeasured
 
 from isara.backends.checkpoints import locate
 from isara.backends.decode import Lane, decode
@@ -34,6 +35,7 @@ Way = Callable[[], object]
 PADDED = 32
 """Prompts in a batch of the usual transformers loop."""
 DEMONSTRATIONS = 3
+UNIT = "new tokens/s"
 
 
 def prompts(count: int) -> list[Prompt]:
@@ -138,24 +140,10 @@ def seconds(ways: Mapping[str, Way], turns: int) -> dict[str, float]:
     return best
 
 
-def row(name: str, ours: float | None, peer: float | None, peer_name: str) -> dict[str, Any]:
-    """Return a row for the table of all measurements; a ratio above 1 is better than the peer."""
-    ratio = ours / peer if ours is not None and peer else None
-    return {
-        "name": name,
-        "ours": ours,
-        "peer": peer,
-        "peer_name": peer_name,
-        "ratio": ratio,
-        "unit": "new tokens/s",
-        "limit": None,
-    }
-
-
 def rows(
     model: str = "smollm2-135m", count: int = 64, new: int = 40, turns: int = 2, skip: Sequence[str] = ()
-) -> list[dict[str, Any]]:
-    """Measure, and return a row for each comparison; one with None in it was not measured here."""
+) -> list[Row]:
+    """Measure, and return a row for each comparison, the ones that cannot be made here included."""
     checkpoint = locate(model)
     theirs = TransformersModel(checkpoint)
     ids = [theirs.encoder.prompt(prompt) for prompt in prompts(count)]
@@ -173,6 +161,11 @@ def rows(
         ways["isara, OpenVINO int8"] = on_openvino(OpenVinoModel(checkpoint, int8=True), ids, new)
         ways["OpenVINO GenAI"] = genai(file, ids, new, number_format, cached=False)
         ways["OpenVINO GenAI, all prompts cached"] = genai(file, ids, new, number_format, cached=True)
+    # What sharing leaves to do: each different beginning once, the head for what is written.
+    head = theirs.network.get_output_embeddings().weight.numel()
+    frozen = sum(m.weight.numel() for m in theirs.network.modules() if isinstance(m, torch.nn.Linear)) - head
+    left = len({tuple(row[:end]) for row in ids for end in range(1, len(row) + 1)}) + count * new
+    limit = count * new * matrix_rate(theirs.dtype, theirs.device) / (2.0 * (left * frozen + count * new * head))
     best = seconds({name: way for name, way in ways.items() if way is not None and name not in skip}, turns)
     rate = {name: count * new / took for name, took in best.items()}
     for name in ways:
@@ -187,10 +180,17 @@ def rows(
         ("generate_engines", "isara, OpenVINO", "isara, transformers"),
         ("generate_int8", "isara, OpenVINO int8", "isara, OpenVINO"),
     ]
-    return [row(name, rate.get(us), rate.get(peer), peer) for name, us, peer in pairs]
+    detail = f"{count} prompts of {sum(map(len, ids)) / count:.0f} tokens, {new} new ones each"
+    found = [
+        row(name, rate[us], rate[peer], peer, UNIT, limit=limit, detail=detail)
+        if us in rate and peer in rate
+        else unmeasured(name, peer, UNIT, "what it needs is not installed here, or was left out")
+        for name, us, peer in pairs
+    ]
+    return [*found, eight_bits(model, 80)] if "isara, OpenVINO" in rate else found
 
 
-def eight_bits(model: str, count: int) -> dict[str, Any]:
+def eight_bits(model: str, count: int) -> Row:
     """Return what 8-bit weights cost: NLL per token of held-out answers, in nats."""
     from isara.backends.openvino import OpenVinoModel
 
@@ -200,7 +200,7 @@ def eight_bits(model: str, count: int) -> dict[str, Any]:
     pairs = [(bare_prompt(s.question, chat=full.chat), s.answer) for s in seeds]
     nll = [float(np.mean([score.nll for score in m.score(pairs)])) for m in (full, small)]
     sys.stdout.write(f"held-out NLL per token: {nll[0]:.4f}, int8 {nll[1]:.4f} ({nll[1] - nll[0]:+.4f} nats)\n")
-    return row("int8_heldout_nll", nll[1], nll[0], "full weights") | {"unit": "nats per token, lower is better"}
+    return row("int8_heldout_nll", nll[1], nll[0], "full weights", "nats per token")
 
 
 def main() -> None:
@@ -213,8 +213,6 @@ def main() -> None:
     parser.add_argument("--skip", nargs="*", default=[])
     arguments = parser.parse_args()
     found = rows(arguments.model, arguments.prompts, arguments.new, arguments.turns, arguments.skip)
-    if importlib.util.find_spec("openvino") is not None:
-        found.append(eight_bits(arguments.model, 80))
     for each in found:
         ratio = "not measured" if each["ratio"] is None else f"{each['ratio']:.2f}"
         sys.stdout.write(f"{each['name']:24} against {each['peer_name']:32} {ratio}\n")

@@ -6,13 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from isara import align
 from isara.api import Backend
-from isara.distil import prompts_of, targets_in
+from isara.distil import mean_of, softened, targets_in
 from isara.errors import RunError
 from isara.events import Event
+from isara.heldout import bare_prompt
+from isara.prompts import SEPARATORS, for_answer, from_messages
+from isara.protocols import Targets
+from isara.retrieve import Pool
 from isara.rundir import records_in
+from isara.samples import Sample
 from isara.testing import HashEmbedder, ScriptedModel, ScriptedTrainer
 
 pytestmark = pytest.mark.usefixtures("unsynced")
@@ -62,6 +69,12 @@ def soft_run(small, folder, model, *more, watch=lambda event: None):
     return align(small.records, out=folder, settings=settings, backend=backend(model), watch=watch)
 
 
+def shown_in(folder):
+    """The prompts that a round's answers were written after."""
+    records = records_in(folder / "prompts.jsonl")
+    return {r["id"]: from_messages(r["prompt"]) for r in records if r["stage"] == "answer"}
+
+
 def contents(folder: Path):
     timed = {"events.jsonl", "manifest.json", "summary.json", "report.html", "report.md", ".lock", "seal.json"}
     return {
@@ -74,7 +87,8 @@ def test_every_accepted_sample_has_the_targets_of_its_own_prompt(small, tmp_path
     for number in (1, 2):
         folder = tmp_path / "run" / f"round-{number}"
         kept = records_in(folder / "kept.jsonl")
-        targets, prompts = targets_in(folder / "targets"), prompts_of(folder)
+        targets = targets_in(folder / "targets")
+        prompts = shown_in(folder)
         assert list(targets) == [record["id"] for record in kept]
         generator = json.loads((folder / "round.json").read_text())["generator"]
         model = ScriptedModel().with_adapter(tmp_path / "run" / generator / "adapter")
@@ -144,3 +158,78 @@ def test_an_index_that_asks_for_more_than_there_is_is_named(small, tmp_path):
     index.write_text(index.read_text().replace('"k": 4', '"k": 9'))
     with pytest.raises(RunError, match=r"index\.jsonl: says more than is recorded"):
         targets_in(index.parent)
+
+
+def as_shares(one: Targets) -> list[dict[int, float]]:
+    """What a target says at each place, by token."""
+    places = []
+    for ids, shares in zip(one.ids.tolist(), one.probabilities.tolist(), strict=True):
+        place: dict[int, float] = {}
+        for token, share in zip(ids, shares, strict=True):
+            place[token] = place.get(token, 0.0) + share
+        places.append({token: share for token, share in place.items() if share})
+    return places
+
+
+rows = st.integers(1, 5).flatmap(
+    lambda k: st.tuples(
+        st.lists(st.lists(st.integers(0, 9), min_size=k, max_size=k, unique=True), min_size=3, max_size=3),
+        st.lists(st.lists(st.sampled_from([0.0, 0.125, 0.25]), min_size=k, max_size=k), min_size=3, max_size=3),
+    )
+)
+
+
+@given(st.lists(rows, min_size=1, max_size=4))
+def test_the_mean_of_teachers_is_the_mean_for_every_token(teachers):
+    several = [Targets((1, 2, 3), np.array(ids, np.int32), np.array(shares, np.float16)) for ids, shares in teachers]
+    found = as_shares(mean_of(several, 99))
+    for place in range(3):
+        expected: dict[int, float] = {}
+        for one in several:
+            for token, share in as_shares(one)[place].items():
+                expected[token] = expected.get(token, 0.0) + share / len(several)
+        assert found[place] == pytest.approx(expected, rel=2e-3)
+
+
+def test_the_mean_keeps_the_likeliest_tokens_and_leaves_out_who_reads_other_tokens():
+    one = Targets((5,), np.array([[5, 7]], np.int32), np.array([[0.5, 0.25]], np.float16))
+    two = Targets((5,), np.array([[8, 7]], np.int32), np.array([[0.75, 0.125]], np.float16))
+    other = Targets((6,), np.array([[6, 1]], np.int32), np.array([[0.9, 0.1]], np.float16))
+    found = mean_of([one, two, other], 2)
+    assert found.ids.tolist() == [[8, 5]]
+    assert found.probabilities.tolist() == [[0.375, 0.25]]
+
+
+def test_a_softened_answer_keeps_its_own_tokens_for_the_rest():
+    one = Targets((5, 9), np.array([[5, 7], [1, 2]], np.int32), np.array([[0.5, 0.25], [0.0, 0.0]], np.float16))
+    first, second = as_shares(softened(one, 0.5))
+    assert first == pytest.approx({5: 0.5 + 0.5 * 2 / 3, 7: 0.5 / 3}, rel=1e-3)
+    assert second == {9: 0.5}, "a place of which the teacher said nothing keeps what is sure"
+
+
+def test_seeds_are_taught_by_a_teacher_who_sees_other_seeds(small, tmp_path):
+    soft_run(small, tmp_path / "run", Noting(), "train.seed_softness=0.5", "train.teacher='mean'")
+    run = tmp_path / "run"
+    seeds = records_in(run / "seeds.jsonl")
+    targets = targets_in(run / "round-1" / "targets")
+    assert list(targets) == [r["id"] for r in (*records_in(run / "round-1" / "kept.jsonl"), *seeds)]
+    seed = Sample(seeds[0]["id"], seeds[0]["question"], seeds[0]["answer"])
+    vectors = HashEmbedder().embed([r["question"] for r in seeds]).astype("<f2").astype(np.float32)
+    pool = Pool([Sample(r["id"], r["question"], r["answer"]) for r in seeds], vectors)
+    settings = json.loads((run / "manifest.json").read_text())["settings"]["answers"]
+    near = [pool.samples[i] for i in pool.nearest(vectors[0], settings["demonstrations"] + 1)]
+    others = [one for one in near if one.id != seed.id][: settings["demonstrations"]]
+    assert seed.id in {one.id for one in near}
+    shown = for_answer(seed.question, others[::-1], "chat", SEPARATORS[0])
+    generator = ScriptedModel().with_adapter(run / "seeds-only" / "adapter")
+    asked = [
+        (generator, shown),
+        (generator, bare_prompt(seed.question, chat=True)),
+        (ScriptedModel(), shown),
+    ]
+    expected = mean_of([model.distributions([(prompt, seed.answer)], 4)[0] for model, prompt in asked], 4)
+    found = targets[seed.id]()
+    np.testing.assert_array_equal(found.ids, expected.ids)
+    np.testing.assert_array_equal(found.probabilities, expected.probabilities)
+    training = json.loads((run / "round-1" / "training.json").read_text())
+    assert training["soft"] == training["examples"]

@@ -1,9 +1,11 @@
 """
-Soft targets: what the generator found likely at each place of its accepted answers, demonstrations in view.
+Soft targets: what a round's teachers found likely at each place of an answer, demonstrations in view.
 
 Training on these probabilities teaches what the demonstrations changed, and not only the one string that was sampled:
-context distillation (Snell et al. 2022, arXiv 2209.15189). They are recorded once the round's samples are accepted,
-in committed steps, as raw little-endian arrays with an index beside them.
+context distillation (Snell et al. 2022, arXiv 2209.15189). The mean of several teachers is a better teacher than each
+of them (Hinton et al. 2015, arXiv 1503.02531). Targets are recorded once the round's samples are accepted, in committed
+steps, as raw little-endian arrays with an index beside them: of the accepted samples, and of the seeds where these are
+taught softly too, each seed after others.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import time
 from array import array
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from numpy.typing import NDArray
 from isara.context import Run, begin, end
 from isara.errors import RunError
 from isara.events import Event
+from isara.heldout import bare_prompt
 from isara.prompts import from_messages
 from isara.protocols import Prompt, Targets
 from isara.rawfiles import stands
@@ -32,9 +36,21 @@ _STEP = 64
 """Samples between two commits."""
 
 
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """An answer to be taught, and what its teachers see before it."""
+
+    id: str
+    answer: str
+    shown: Prompt
+    """The question after demonstrations."""
+    alone: Prompt
+    """The question as a user asks it."""
+
+
 def record_targets(run: Run, number: int, generator: str, kept: Sequence[Sample]) -> Path | None:
     """
-    Record the targets of a round's samples where they are not yet, and return their folder; None where none are wanted.
+    Record the targets of a round where they are not yet, and return their folder; None where none are wanted.
 
     An engine that tells no probabilities leaves the round to train on the sampled answers, and a sentence says so.
     """
@@ -44,15 +60,16 @@ def record_targets(run: Run, number: int, generator: str, kept: Sequence[Sample]
     stage = f"targets-{number}"
     begin(run, stage)
     journal = Journal(folder / FOLDER)
-    prompts: Mapping[str, Prompt] = {}
     started = time.monotonic()
-    for start in range(0, len(kept), _STEP):
-        step, samples = str(start // _STEP), kept[start : start + _STEP]
+    lessons: Sequence[Lesson] = ()
+    count = len(kept) + (len(run.seeds) if run.settings.train.seed_softness else 0)
+    for start in range(0, count, _STEP):
+        step = str(start // _STEP)
         if journal.done(step):
             continue
-        prompts = prompts or prompts_of(folder)
-        pairs = [(prompts[sample.id], sample.answer) for sample in samples]
-        found = run.loaded(generator).distributions(pairs, run.settings.train.top_tokens)
+        lessons = lessons or lessons_of(run, folder, kept)
+        some = lessons[start : start + _STEP]
+        found = told(run, generator, some)
         if found is None:
             run.say(
                 f"Round {number}: {run.model.name} tells no probabilities of single tokens, so this round trains on "
@@ -61,23 +78,83 @@ def record_targets(run: Run, number: int, generator: str, kept: Sequence[Sample]
             )
             end(run, stage, started, resumed=True)
             return None
-        journal.commit(step, as_files(samples, found))
-        run.watch(Event("progress", {"name": stage, "done": start + len(samples)}))
-    end(run, stage, started, resumed=not prompts)
+        journal.commit(step, as_files([lesson.id for lesson in some], found))
+        run.watch(Event("progress", {"name": stage, "done": start + len(some)}))
+    end(run, stage, started, resumed=not lessons)
     return folder / FOLDER
 
 
-def prompts_of(folder: Path) -> dict[str, Prompt]:
-    """Return the prompt that each of a round's questions was answered after."""
-    records = snapshot(folder).records("prompts.jsonl")
-    return {r["id"]: from_messages(r["prompt"]) for r in records if r["stage"] == "answer"}
+def lessons_of(run: Run, folder: Path, kept: Sequence[Sample]) -> list[Lesson]:
+    """Return what a round's teachers are asked: its samples, and the seeds where these are taught softly."""
+    records = snapshot(folder).each("prompts.jsonl")
+    prompts = {r["id"]: from_messages(r["prompt"]) for r in records if r["stage"] == "answer"}
+    asked = [(sample, prompts[sample.id]) for sample in kept]
+    if run.settings.train.seed_softness:
+        asked += zip(run.seeds, run.judge.after_others(run.seeds, run.pool.vectors), strict=True)
+    chat = run.model.chat
+    return [Lesson(s.id, s.answer, shown, bare_prompt(s.question, chat=chat)) for s, shown in asked]
 
 
-def as_files(samples: Sequence[Sample], found: Sequence[Targets]) -> dict[str, Sequence[Mapping[str, Any]] | bytes]:
+def told(run: Run, generator: str, lessons: Sequence[Lesson]) -> list[Targets] | None:
+    """Return what the teachers found likely in each lesson; None where an engine tells no probabilities."""
+    wanted = run.settings.train
+    shown = [(lesson.shown, lesson.answer) for lesson in lessons]
+    alone = [(lesson.alone, lesson.answer) for lesson in lessons]
+    teachers = [(generator, shown)]
+    if wanted.teacher == "mean":
+        teachers += [(generator, alone), ("base", shown)]
+    found = []
+    for arm, pairs in teachers:
+        told = run.loaded(arm).distributions(pairs, wanted.top_tokens)
+        if told is None:
+            return None
+        found.append(told)
+    return [mean_of(several, wanted.top_tokens) for several in zip(*found, strict=True)]
+
+
+def mean_of(several: Sequence[Targets], k: int) -> Targets:
+    """
+    Return the mean of what teachers found likely, the `k` likeliest tokens of it.
+
+    One that reads the answer as other tokens than the first, as plain text and chat turns can, has no part in it.
+    """
+    same = [one for one in several if one.tokens == several[0].tokens]
+    if len(same) == 1:
+        return same[0]
+    ids = np.concatenate([one.ids for one in same], axis=1)
+    shares = np.concatenate([one.probabilities.astype(np.float64) for one in same], axis=1) / len(same)
+    order = np.argsort(ids, axis=1, kind="stable")
+    ids, shares = np.take_along_axis(ids, order, 1), np.take_along_axis(shares, order, 1)
+    # Each token once, in the column of its rank among the row's tokens, with its shares added up.
+    column = np.cumsum(np.diff(ids, axis=1, prepend=ids[:, :1]) != 0, axis=1)
+    row = np.broadcast_to(np.arange(len(ids))[:, None], ids.shape)
+    summed, names = np.zeros(shares.shape), np.zeros_like(ids)
+    np.add.at(summed, (row, column), shares)
+    names[row, column] = ids
+    best = np.argsort(-summed, axis=1, kind="stable")[:, :k]
+    return Targets(
+        same[0].tokens,
+        np.take_along_axis(names, best, 1).astype(np.int32),
+        np.take_along_axis(summed, best, 1).astype(np.float16),
+    )
+
+
+def softened(targets: Targets, softness: float) -> Targets:
+    """Return an answer's own tokens with the share of certainty that is left once teachers have had `softness`."""
+    shares = targets.probabilities.astype(np.float32)
+    shares *= softness / np.maximum(shares.sum(axis=1, keepdims=True), np.float32(1e-6))
+    own = np.array(targets.tokens, np.int32)[:, None]
+    return Targets(
+        targets.tokens,
+        np.concatenate([own, targets.ids], axis=1),
+        np.concatenate([np.full(own.shape, 1 - softness), shares], axis=1).astype(np.float16),
+    )
+
+
+def as_files(names: Sequence[str], found: Sequence[Targets]) -> dict[str, Sequence[Mapping[str, Any]] | bytes]:
     """Return targets as what a step appends to each file."""
     index = [
-        {"id": sample.id, "tokens": list(one.tokens), "k": one.ids.shape[1]}
-        for sample, one in zip(samples, found, strict=True)
+        {"id": name, "tokens": list(one.tokens), "k": one.ids.shape[1]} for name, one in zip(names, found, strict=True)
     ]
     return {
         "index.jsonl": index,

@@ -40,6 +40,8 @@ _FIRST_STALE = {
     # Where a server stands and how patiently it is asked decides nothing; what it serves is among the model's facts.
     "server": None,
     "train.targets": "round-1",
+    "train.teacher": "round-1",
+    "train.seed_softness": "round-1",
     "train.top_tokens": "round-1",
     "train.seed_share": "round-1",
     "train.start": "round-1",

@@ -178,7 +178,13 @@ class TrainSettings(Section):
     """Passes over the seeds; with `batch` this sets the optimiser steps, the same for the baseline and each round."""
     targets: Literal["sampled", "soft"] = "soft"
     """What a generated answer teaches: the tokens that were `sampled`, or at each of them the `soft` probabilities
-    that the generator gave with its demonstrations in view."""
+    that `train.teacher` gave."""
+    teacher: Literal["generator", "mean"] = "generator"
+    """Whose probabilities: those of the `generator`, its demonstrations in view, or the `mean` of these, of the
+    generator's without them and of the untouched model's with them."""
+    seed_softness: float = Field(default=0.0, ge=0, lt=1)
+    """Share of what a seed teaches in a round that comes from the round's teacher, who sees other seeds as
+    demonstrations; the rest is the seed's answer as it stands."""
     top_tokens: int = Field(default=32, ge=1, le=1024)
     """Tokens whose probabilities are recorded at each place, for soft targets; together they count as 1."""
     seed_share: float = Field(default=0.5, ge=0, le=1)

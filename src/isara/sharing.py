@@ -13,7 +13,8 @@ from isara.rundir import Events, read_json, write_json
 from isara.settings import Settings
 
 _ORDER = (*ARMS, "round-1")
-_AFTER_DRAFTING = frozenset({"train.targets", "train.top_tokens", "train.seed_share", "train.start"})
+_RECORDED = ("targets", "teacher", "top_tokens")
+_AFTER_DRAFTING = frozenset(f"train.{name}" for name in (*_RECORDED, "seed_softness", "seed_share", "start"))
 """Settings that have no part in what the first round drafts, nor in the baselines."""
 _AFTER_TRAINING = frozenset(
     {"rounds", "gate.min_gain", "gate.patience", "gate.generator", "gate.keep", "gate.pool", "gate.confidence"}
@@ -86,7 +87,9 @@ def common(old: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[str, ...]
 def same_targets(*manifests: Mapping[str, Any]) -> bool:
     """Whether runs record the same probabilities: those of other tokens would be taken for the ones wanted."""
     settings = [manifest["settings"]["train"] for manifest in manifests]
-    return len({(train["targets"], train["top_tokens"]) for train in settings}) == 1
+    # What an older version wrote has no setting that is newer.
+    recorded = [(*map(train.get, _RECORDED), bool(train.get("seed_softness"))) for train in settings]
+    return len(set(recorded)) == 1
 
 
 def copy_arm(donor: Path, to: Path, arm: str, left_out: Sequence[str]) -> list[str]:

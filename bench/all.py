@@ -5,7 +5,9 @@ All measurements, as one table and one file.
 
 Each module is measured in a process of its own, one after another, so that none finds the memory of another full. The
 ratio says how many times better isara is. What cannot be measured here (a package that is not installed, a GPU that
-is not there) has a row that says why. `--quick` is a smaller recipe and fewer questions in the filter.
+is not there) has a row that says why. `--quick` is a smaller recipe and fewer questions in the filter. With
+`--only`, the rows of the other modules stay in the file as they are, and nothing is measured where it names none; each
+row says on what machine and when it was measured.
 """
 
 from __future__ import annotations
@@ -69,10 +71,14 @@ def machine() -> dict[str, Any]:
     return {
         "processor": model or platform.processor(),
         "cores": os.cpu_count(),
-        "load": [round(load, 1) for load in os.getloadavg()],
         "python": platform.python_version(),
         "system": platform.platform(),
     }
+
+
+def now() -> dict[str, Any]:
+    """Return when something is measured, and how busy the machine is just before."""
+    return {"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "load_before": round(os.getloadavg()[0], 1)}
 
 
 def as_table(rows: Sequence[Row]) -> str:
@@ -95,20 +101,23 @@ def main() -> None:
     """Measure, print the table and write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=HERE / "results.json")
-    parser.add_argument("--only", nargs="+", choices=list(MODULES), default=list(MODULES))
+    parser.add_argument("--only", nargs="*", choices=list(MODULES), default=list(MODULES))
     parser.add_argument("--quick", action="store_true", help="a smaller recipe and filter")
     given = parser.parse_args()
-    before = machine()
-    rows: list[Row] = []
+    here = machine()
+    before = json.loads(given.out.read_text(encoding="utf-8")) if given.out.exists() else []
+    rows: dict[str, list[Row]] = {name: [r for r in before if r.get("module") == name] for name in MODULES}
     for name in given.only:
-        if not (HERE / f"{name}.py").exists():
-            continue
-        begun = time.monotonic()
-        rows += measured(name, QUICK.get(name, {}) if given.quick else {})
+        begun, when = time.monotonic(), now()
+        options = QUICK.get(name, {}) if given.quick else {}
+        more = {"module": name, "quick": given.quick, **when, "machine": here}
+        rows[name] = [found | more for found in measured(name, options)]
         sys.stderr.write(f"{name}: {time.monotonic() - begun:.0f} s\n")
-    given.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    said = ", ".join(f"{key} {value}" for key, value in before.items())
-    sys.stdout.write(f"{as_table(rows)}\nMachine before the start: {said}.\n")
+        # After each module, so that a measurement that is stopped keeps what it has.
+        flat = [found for some in rows.values() for found in some]
+        given.out.write_text(json.dumps(flat, indent=1) + "\n", encoding="utf-8")
+    said = ", ".join(f"{key} {value}" for key, value in here.items())
+    sys.stdout.write(f"{as_table([found for some in rows.values() for found in some])}\nThis machine: {said}.\n")
 
 
 if __name__ == "__main__":

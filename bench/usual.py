@@ -152,7 +152,18 @@ class Usual:
             (self.text(shown[r["id"]][-1:] if isinstance(shown[r["id"]], list) else shown[r["id"]]), said[r["id"]])
             for r in read_jsonl(folder / "scores.jsonl")
         ]
-        return took | {"scores of answers": self.score(texts) + self.score(bare)}
+        took["scores of answers"] = self.score(texts) + self.score(bare)
+        if (folder / "targets").exists():
+            took["probabilities"] = self.taught(folder, shown)
+        return took
+
+    def taught(self, folder: Path, shown: Mapping[str, Any]) -> float:
+        """Return the seconds of what teachers say of a round's answers: a pass over each, as for a score."""
+        kept = list(read_jsonl(folder / "kept.jsonl"))
+        after = [(self.text(shown[r["id"]]), r["answer"]) for r in kept]
+        alone = [(self.text([{"role": "user", "content": r["question"]}]), r["answer"]) for r in kept]
+        passes = [after, alone, after] if self.settings["train"]["teacher"] == "mean" else [after]
+        return sum(map(self.score, passes))
 
     def judged(self, arm: Path, shown: Mapping[str, str]) -> dict[str, float]:
         """Return the seconds of judging an arm on the held-out samples, and of the checks while it was trained."""

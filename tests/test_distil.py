@@ -11,15 +11,13 @@ from hypothesis import strategies as st
 
 from isara import align
 from isara.api import Backend
-from isara.distil import mean_of, softened, targets_in
+from isara.distil import mean_of, targets_in
 from isara.errors import RunError
 from isara.events import Event
 from isara.heldout import bare_prompt
-from isara.prompts import SEPARATORS, for_answer, from_messages
+from isara.prompts import from_messages
 from isara.protocols import Targets
-from isara.retrieve import Pool
 from isara.rundir import records_in
-from isara.samples import Sample
 from isara.testing import HashEmbedder, ScriptedModel, ScriptedTrainer
 
 pytestmark = pytest.mark.usefixtures("unsynced")
@@ -65,7 +63,7 @@ def backend(model):
 
 
 def soft_run(small, folder, model, *more, watch=lambda event: None):
-    settings = [*small.settings, "train.targets='soft'", "train.top_tokens=4", *more]
+    settings = [*small.settings, "train.teacher='generator'", "train.top_tokens=4", *more]
     return align(small.records, out=folder, settings=settings, backend=backend(model), watch=watch)
 
 
@@ -200,36 +198,17 @@ def test_the_mean_keeps_the_likeliest_tokens_and_leaves_out_who_reads_other_toke
     assert found.probabilities.tolist() == [[0.375, 0.25]]
 
 
-def test_a_softened_answer_keeps_its_own_tokens_for_the_rest():
-    one = Targets((5, 9), np.array([[5, 7], [1, 2]], np.int32), np.array([[0.5, 0.25], [0.0, 0.0]], np.float16))
-    first, second = as_shares(softened(one, 0.5))
-    assert first == pytest.approx({5: 0.5 + 0.5 * 2 / 3, 7: 0.5 / 3}, rel=1e-3)
-    assert second == {9: 0.5}, "a place of which the teacher said nothing keeps what is sure"
-
-
-def test_seeds_are_taught_by_a_teacher_who_sees_other_seeds(small, tmp_path):
-    soft_run(small, tmp_path / "run", Noting(), "train.seed_softness=0.5", "train.teacher='mean'")
+def test_the_mean_of_teachers_is_of_the_generator_with_and_without_demonstrations_and_of_the_untouched_model(
+    small, tmp_path
+):
+    soft_run(small, tmp_path / "run", Noting(), "train.teacher='mean'")
     run = tmp_path / "run"
-    seeds = records_in(run / "seeds.jsonl")
-    targets = targets_in(run / "round-1" / "targets")
-    assert list(targets) == [r["id"] for r in (*records_in(run / "round-1" / "kept.jsonl"), *seeds)]
-    seed = Sample(seeds[0]["id"], seeds[0]["question"], seeds[0]["answer"])
-    vectors = HashEmbedder().embed([r["question"] for r in seeds]).astype("<f2").astype(np.float32)
-    pool = Pool([Sample(r["id"], r["question"], r["answer"]) for r in seeds], vectors)
-    settings = json.loads((run / "manifest.json").read_text())["settings"]["answers"]
-    near = [pool.samples[i] for i in pool.nearest(vectors[0], settings["demonstrations"] + 1)]
-    others = [one for one in near if one.id != seed.id][: settings["demonstrations"]]
-    assert seed.id in {one.id for one in near}
-    shown = for_answer(seed.question, others[::-1], "chat", SEPARATORS[0])
+    targets, prompts = targets_in(run / "round-1" / "targets"), shown_in(run / "round-1")
     generator = ScriptedModel().with_adapter(run / "seeds-only" / "adapter")
-    asked = [
-        (generator, shown),
-        (generator, bare_prompt(seed.question, chat=True)),
-        (ScriptedModel(), shown),
-    ]
-    expected = mean_of([model.distributions([(prompt, seed.answer)], 4)[0] for model, prompt in asked], 4)
-    found = targets[seed.id]()
-    np.testing.assert_array_equal(found.ids, expected.ids)
-    np.testing.assert_array_equal(found.probabilities, expected.probabilities)
-    training = json.loads((run / "round-1" / "training.json").read_text())
-    assert training["soft"] == training["examples"]
+    for record in records_in(run / "round-1" / "kept.jsonl"):
+        alone = bare_prompt(record["question"], chat=True)
+        asked = [(generator, prompts[record["id"]]), (generator, alone), (ScriptedModel(), prompts[record["id"]])]
+        expected = mean_of([model.distributions([(prompt, record["answer"])], 4)[0] for model, prompt in asked], 4)
+        found = targets[record["id"]]()
+        np.testing.assert_array_equal(found.ids, expected.ids)
+        np.testing.assert_array_equal(found.probabilities, expected.probabilities)

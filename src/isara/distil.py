@@ -4,8 +4,7 @@ Soft targets: what a round's teachers found likely at each place of an answer, d
 Training on these probabilities teaches what the demonstrations changed, and not only the one string that was sampled:
 context distillation (Snell et al. 2022, arXiv 2209.15189). The mean of several teachers is a better teacher than each
 of them (Hinton et al. 2015, arXiv 1503.02531). Targets are recorded once the round's samples are accepted, in committed
-steps, as raw little-endian arrays with an index beside them: of the accepted samples, and of the seeds where these are
-taught softly too, each seed after others.
+steps, as raw little-endian arrays with an index beside them.
 """
 
 from __future__ import annotations
@@ -62,8 +61,7 @@ def record_targets(run: Run, number: int, generator: str, kept: Sequence[Sample]
     journal = Journal(folder / FOLDER)
     started = time.monotonic()
     lessons: Sequence[Lesson] = ()
-    count = len(kept) + (len(run.seeds) if run.settings.train.seed_softness else 0)
-    for start in range(0, count, _STEP):
+    for start in range(0, len(kept), _STEP):
         step = str(start // _STEP)
         if journal.done(step):
             continue
@@ -85,14 +83,11 @@ def record_targets(run: Run, number: int, generator: str, kept: Sequence[Sample]
 
 
 def lessons_of(run: Run, folder: Path, kept: Sequence[Sample]) -> list[Lesson]:
-    """Return what a round's teachers are asked: its samples, and the seeds where these are taught softly."""
+    """Return what a round's teachers are asked: each answer after the prompt it was written for, and alone."""
     records = snapshot(folder).each("prompts.jsonl")
     prompts = {r["id"]: from_messages(r["prompt"]) for r in records if r["stage"] == "answer"}
-    asked = [(sample, prompts[sample.id]) for sample in kept]
-    if run.settings.train.seed_softness:
-        asked += zip(run.seeds, run.judge.after_others(run.seeds, run.pool.vectors), strict=True)
     chat = run.model.chat
-    return [Lesson(s.id, s.answer, shown, bare_prompt(s.question, chat=chat)) for s, shown in asked]
+    return [Lesson(s.id, s.answer, prompts[s.id], bare_prompt(s.question, chat=chat)) for s in kept]
 
 
 def told(run: Run, generator: str, lessons: Sequence[Lesson]) -> list[Targets] | None:
@@ -136,18 +131,6 @@ def mean_of(several: Sequence[Targets], k: int) -> Targets:
         same[0].tokens,
         np.take_along_axis(names, best, 1).astype(np.int32),
         np.take_along_axis(summed, best, 1).astype(np.float16),
-    )
-
-
-def softened(targets: Targets, softness: float) -> Targets:
-    """Return an answer's own tokens with the share of certainty that is left once teachers have had `softness`."""
-    shares = targets.probabilities.astype(np.float32)
-    shares *= softness / np.maximum(shares.sum(axis=1, keepdims=True), np.float32(1e-6))
-    own = np.array(targets.tokens, np.int32)[:, None]
-    return Targets(
-        targets.tokens,
-        np.concatenate([own, targets.ids], axis=1),
-        np.concatenate([np.full(own.shape, 1 - softness), shares], axis=1).astype(np.float16),
     )
 
 

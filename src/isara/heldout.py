@@ -61,17 +61,6 @@ class Judge:
         few = self.seeds.for_answer(vector, self.settings.demonstrations)
         return for_answer(question, few, self.style, SEPARATORS[0])
 
-    def after_others(self, seeds: Sequence[Sample], vectors: Vectors) -> list[Prompt]:
-        """Return the questions of seeds, each after the other seeds nearest to it."""
-        count = self.settings.demonstrations
-        found = self.seeds.for_answers(list(vectors), count + 1)
-        # The last of them are the nearest; where a seed is not among its own neighbours, the farthest is one too many.
-        others = [[one for one in few if one.id != seed.id][-count:] for seed, few in zip(seeds, found, strict=True)]
-        return [
-            for_answer(seed.question, few if count else [], self.style, SEPARATORS[0])
-            for seed, few in zip(seeds, others, strict=True)
-        ]
-
     def prompts(self, samples: Sequence[Sample], vectors: Vectors, *, shown: bool) -> list[Prompt]:
         """Return the prompts of samples, bare or with demonstrations."""
         if not shown:

@@ -41,7 +41,6 @@ _FIRST_STALE = {
     "server": None,
     "train.targets": "round-1",
     "train.teacher": "round-1",
-    "train.seed_softness": "round-1",
     "train.top_tokens": "round-1",
     "train.seed_share": "round-1",
     "train.start": "round-1",

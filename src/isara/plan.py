@@ -36,8 +36,7 @@ def plan(run: Run) -> list[dict[str, Any]]:
         add(f"draft-{number}", f"round {number}, drafting", "draft", run.settings.target.accepted, sample)
         if run.settings.train.targets == "soft":
             label = f"round {number}, probabilities"
-            taught = run.settings.target.accepted + (len(run.seeds) if run.settings.train.seed_softness else 0)
             prior = {"generator": 0.25, "mean": 0.55}[run.settings.train.teacher] * sample
-            add(f"targets-{number}", label, "targets", taught, prior)
+            add(f"targets-{number}", label, "targets", run.settings.target.accepted, prior)
         arm(f"round-{number}", f"round {number}")
     return stages

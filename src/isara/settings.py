@@ -174,17 +174,14 @@ class TrainSettings(Section):
     """Peak learning rate; rises over the first 10 % of the steps, then falls in a straight line to 0."""
     batch: int = Field(default=8, ge=1, le=4096)
     """Examples in each optimiser step."""
-    epochs: float = Field(default=5.0, gt=0, le=1000)
+    epochs: float = Field(default=8.0, gt=0, le=1000)
     """Passes over the seeds; with `batch` this sets the optimiser steps, the same for the baseline and each round."""
     targets: Literal["sampled", "soft"] = "soft"
     """What a generated answer teaches: the tokens that were `sampled`, or at each of them the `soft` probabilities
     that `train.teacher` gave."""
-    teacher: Literal["generator", "mean"] = "generator"
+    teacher: Literal["generator", "mean"] = "mean"
     """Whose probabilities: those of the `generator`, its demonstrations in view, or the `mean` of these, of the
     generator's without them and of the untouched model's with them."""
-    seed_softness: float = Field(default=0.0, ge=0, lt=1)
-    """Share of what a seed teaches in a round that comes from the round's teacher, who sees other seeds as
-    demonstrations; the rest is the seed's answer as it stands."""
     top_tokens: int = Field(default=32, ge=1, le=1024)
     """Tokens whose probabilities are recorded at each place, for soft targets; together they count as 1."""
     seed_share: float = Field(default=0.5, ge=0, le=1)

@@ -14,7 +14,7 @@ from isara.settings import Settings
 
 _ORDER = (*ARMS, "round-1")
 _RECORDED = ("targets", "teacher", "top_tokens")
-_AFTER_DRAFTING = frozenset(f"train.{name}" for name in (*_RECORDED, "seed_softness", "seed_share", "start"))
+_AFTER_DRAFTING = frozenset(f"train.{name}" for name in (*_RECORDED, "seed_share", "start"))
 """Settings that have no part in what the first round drafts, nor in the baselines."""
 _AFTER_TRAINING = frozenset(
     {"rounds", "gate.min_gain", "gate.patience", "gate.generator", "gate.keep", "gate.pool", "gate.confidence"}
@@ -88,8 +88,7 @@ def same_targets(*manifests: Mapping[str, Any]) -> bool:
     """Whether runs record the same probabilities: those of other tokens would be taken for the ones wanted."""
     settings = [manifest["settings"]["train"] for manifest in manifests]
     # What an older version wrote has no setting that is newer.
-    recorded = [(*map(train.get, _RECORDED), bool(train.get("seed_softness"))) for train in settings]
-    return len(set(recorded)) == 1
+    return len({tuple(map(train.get, _RECORDED)) for train in settings}) == 1
 
 
 def copy_arm(donor: Path, to: Path, arm: str, left_out: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from isara.context import Run, begin, end
-from isara.distil import softened, targets_in
+from isara.distil import targets_in
 from isara.errors import BackendError, InputError, RunError
 from isara.events import Event
 from isara.heldout import as_examples
@@ -112,19 +112,11 @@ def training_set(
         # A weight says how often an example is drawn; each part gets its share whatever its size.
         seeds = as_examples(run.seeds, chat=chat, weight=share / len(run.seeds))
         written = as_examples(generated, chat=chat, weight=(1 - share) / len(generated))
-        softness = run.settings.train.seed_softness
-        if softness:
-            seeds = [replace(one, targets=softly(targets.get(one.id), softness)) for one in seeds]
         examples = [*seeds, *(replace(example, targets=targets.get(example.id)) for example in written)]
     examples = with_replay(run, examples)
     lengths = run.trainer.lengths(examples)
     long = {e.id for e, length in zip(examples, lengths, strict=True) if length > run.settings.train.max_tokens}
     return [e for e in examples if e.id not in long and e.weight > 0], sorted(long)
-
-
-def softly(read: Callable[[], Targets] | None, softness: float) -> Callable[[], Targets] | None:
-    """Return what reads a seed's targets, its own answer the rest of them."""
-    return None if read is None else lambda: softened(read(), softness)
 
 
 def with_replay(run: Run, examples: Sequence[Example]) -> list[Example]:

@@ -55,6 +55,7 @@ FIRST_STALE = {
     "filter": "round-1",
     "train": "seeds-only",
     "train.targets": "round-1",
+    "train.teacher": "round-1",
     "train.top_tokens": "round-1",
     "train.seed_share": "round-1",
     "train.start": "round-1",

@@ -257,6 +257,7 @@ def test_every_mean_and_difference_is_that_of_the_rows(made):
     assert of(measure(found, "harmful"), "loop")["mean"] == 1.0
     assert of(measure(found, "harmful"), "untouched")["words"] == "worse"
     assert of(measure(found, "over-refusal"), "loop")["mean"] == 0.0
+    assert "-0.0" not in json.dumps([arm["by_seed"] for entry in found["measures"] for arm in entry["arms"][2:]])
 
 
 def weights_folder(out, entry, run):

@@ -175,8 +175,8 @@ def measure_table(found: Mapping[str, Any], measure: Mapping[str, Any]) -> Table
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("note")
     for arm in measure["arms"]:
-        row, note = ["–", "–", ""], arm.get("left_out", "")
-        if not note:
+        row, note = ["–", "–", ""], "not measured"
+        if "left_out" not in arm:
             own = arm["arm"] == found["against"]
             gain = "–" if own else _interval(arm.get("difference"), sign="+")
             row = [f"{arm['mean']:.3f}", gain, " ".join(f"{mean:.3f}" for mean in arm["by_seed"])]

@@ -256,7 +256,7 @@ def standings(study: Study, values: Mapping[tuple[str, int], Sequence[Any]], sig
         if arm.name not in scores:
             found.append({"arm": arm.name, "label": arm.label, "left_out": LEFT_OUT})
             continue
-        means = [sign * sum(row) / len(row) for row in scores[arm.name]]
+        means = [sign * sum(row) / len(row) + 0.0 for row in scores[arm.name]]  # never -0.0
         entry = {"arm": arm.name, "label": arm.label, "mean": round(sum(means) / len(means), 6)}
         entry["by_seed"] = [round(mean, 6) for mean in means]
         if chosen.against in scores:

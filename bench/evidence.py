@@ -12,19 +12,26 @@ import shutil
 import sys
 from pathlib import Path
 
+from isara.readers import SHIPPED
 from isara.report.comparison import comparison_at, comparison_markdown
+from isara.study import load_study
 
 DOCS = Path(__file__).parent.parent / "docs"
-MORE = {"truthfulqa": " --seeds truthfulqa.csv"}
-"""What a command needs besides, as its data is not part of the repository."""
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+def command_of(name: str) -> str:
+    """Return the command that makes a study; `DATA` stands for the folder with what is not part of the repository."""
+    study = load_study(CONFIGS / f"evidence-{name}.toml")
+    more = "" if study.chosen.seeds in SHIPPED else " --data DATA"
+    return f"isara compare configs/evidence-{name}.toml{more} --out runs/evidence-{name}"
 
 
 def page(folder: Path) -> str:
     """Return the page: what stands in front of the tables, then each study's command and table."""
     parts = [(folder / "about.md").read_text(encoding="utf-8").rstrip()]
     for place in sorted(path for path in folder.iterdir() if path.is_dir()):
-        command = f"isara compare configs/evidence-{place.name}.toml --out runs/evidence-{place.name}"
-        parts += [f"## {place.name}", f"```\n{command}{MORE.get(place.name, '')}\n```"]
+        parts += [f"## {place.name}", f"```\n{command_of(place.name)}\n```"]
         parts.append(comparison_markdown(comparison_at(place)).rstrip())
     return "\n\n".join(parts) + "\n"
 

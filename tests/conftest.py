@@ -58,6 +58,7 @@ SLOW = {
     "test_kill",
     "test_kills",
     "test_long",
+    "test_measures",
     "test_memory",
     "test_openvino",
     "test_packing",

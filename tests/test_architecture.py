@@ -29,14 +29,16 @@ rouge vectors values
 neighbours
 config fields prompts retrieve rundir lock filter diversity symptoms topics scripted console
 digests
-textfiles columns stage drafted study heldout manifest replay lineage likeness advice testing report backends
+textfiles columns picking stage drafted study heldout manifest replay lineage likeness advice testing report backends
 passages readers context sharing tally generate summary doctor seal
 distil verify evals
 tuning
 plan judging
 loop
 api
-checkup talk export compare evaluate
+checkup talk export evaluate
+measures
+compare
 __init__
 cli
 __main__
@@ -50,6 +52,7 @@ INNER_ROWS = {
         sections
         page
         markdown
+        standings
         comparison
         __init__
         """,

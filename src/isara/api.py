@@ -18,7 +18,7 @@ from isara.heldout import split
 from isara.lock import locked
 from isara.loop import run_loop
 from isara.protocols import Embedder, Model, Trainer
-from isara.readers import from_records, read_seeds, sha256_of
+from isara.readers import Fields, from_records, read_seeds, sha256_of
 from isara.report import write_report
 from isara.rundir import fingerprint
 from isara.samples import Sample
@@ -86,7 +86,7 @@ def align(
     if model is not None:
         chosen = chosen.model_copy(update={"model": chosen.model.model_copy(update={"name": model})})
     refuse_secrets(chosen.server)
-    fields = {"question_field": question_field, "answer_field": answer_field}
+    fields = Fields(question_field=question_field, answer_field=answer_field)
     samples, inputs = read_inputs({"seeds": seeds, "heldout": heldout, "test": test}, fields)
     folder = Path(out)
     manifest.refuse_strangers(folder)
@@ -149,9 +149,7 @@ def as_result(folder: Path, found: Mapping[str, Any]) -> Result:
     )
 
 
-def read_inputs(
-    sources: Mapping[str, Seeds | None], fields: Mapping[str, str | None]
-) -> tuple[dict[str, list[Sample]], dict[str, Any]]:
+def read_inputs(sources: Mapping[str, Seeds | None], fields: Fields) -> tuple[dict[str, list[Sample]], dict[str, Any]]:
     """Return the samples of each source, and what the manifest says of them."""
     samples: dict[str, list[Sample]] = {}
     inputs: dict[str, Any] = {}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from isara.api import choose_backend, read_inputs
 from isara.doctor import Diagnosis, examine
 from isara.heldout import as_examples
+from isara.readers import Fields
 from isara.settings import Settings
 
 
@@ -19,7 +20,7 @@ def check_seeds(
     answer_field: str | None = None,
 ) -> Diagnosis:
     """Return what is to be said about samples before a run; raises SeedError where they cannot be read."""
-    fields = {"question_field": question_field, "answer_field": answer_field}
+    fields = Fields(question_field=question_field, answer_field=answer_field)
     samples, _ = read_inputs({"seeds": seeds, "heldout": heldout}, fields)
     # Counting tokens takes no server, and a check should not wait for one.
     here = settings.model.model_copy(update={"engine": "transformers"})

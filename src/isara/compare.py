@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from isara.api import Backend, align, read_inputs
+from isara.api import Backend, align, choose_backend, read_inputs
 from isara.errors import InputError, RunError
-from isara.events import Event, Watch, quiet
+from isara.events import Event, Watch, named, quiet
 from isara.lock import locked
+from isara.measures import measured, opening, set_aside
+from isara.readers import Fields, read_seeds
 from isara.report import write_comparison
 from isara.rundir import fingerprint, read_json, write_json, write_jsonl
 from isara.samples import Sample
 from isara.settings import Settings
 from isara.sharing import same_baselines, share
-from isara.study import LAST_ROUND, Arm, Study, load_study
+from isara.study import LAST_ROUND, Arm, Study, Take, load_study
 from isara.tally import Place, tally
 
 
@@ -47,6 +49,8 @@ def compare(
     refuse_strangers(out)
     with locked(out):
         data = samples_of(study, out / "data")
+        load, embedder = opening(backend or choose_backend, watch)
+        items = set_aside(study, out, embedder)
         jobs, places = plan(study, fingerprint([read_json(out / "data" / "hash.json")]))
         for number, job in enumerate(jobs, start=1):
             folder = out / job.name
@@ -57,7 +61,7 @@ def compare(
             watch(Event("say", {"text": f"Run {number} of {len(jobs)}, {job.name}{begun}.", "level": "info"}))
             told = named(watch, job.name)
             align(str(data["seeds"]), out=folder, settings=job.settings, backend=backend, watch=told, **judges(data))
-        found = tally(study, out, places)
+        found = tally(study, out, places) | {"measures": measured(study, out, places, items, load, watch)}
         write_json(out / "comparison.json", found)
         write_comparison(out)
     return found
@@ -76,22 +80,6 @@ def is_complete(folder: Path) -> bool:
     return path.exists() and read_json(path)["status"] == "complete"
 
 
-def named(watch: Watch, run: str) -> Watch:
-    """Return a watcher that is told of which run a stage is, as all runs have stages of the same names."""
-
-    def of_run(data: Mapping[str, Any]) -> dict[str, Any]:
-        return dict(data) | {key: f"{run}: {data[key]}" for key in ("name", "label") if key in data}
-
-    def told(event: Event) -> None:
-        data = of_run(event.data)
-        stages = data.get("stages")
-        if isinstance(stages, list):
-            data["stages"] = [of_run(stage) for stage in stages]
-        watch(Event(event.kind, data))
-
-    return told
-
-
 def judges(data: dict[str, Path]) -> dict[str, Any]:
     """Return the files of samples that judge."""
     return {part: str(data[part]) for part in ("heldout", "test") if part in data}
@@ -102,10 +90,8 @@ def samples_of(study: Study, folder: Path) -> dict[str, Path]:
     chosen = study.chosen
     named = {"seeds": chosen.seeds, "heldout": chosen.heldout, "test": chosen.test}
     sources = {part: study.source(name) for part, name in named.items() if name}
-    fields = {"question_field": chosen.question_field, "answer_field": chosen.answer_field}
-    samples, _ = read_inputs(sources, fields)
-    if chosen.take is not None:
-        samples = dict(taken(samples["seeds"], chosen.take.model_dump(), sources["seeds"]))
+    fields = Fields(question_field=chosen.question_field, answer_field=chosen.answer_field)
+    samples = read_inputs(sources, fields)[0] if chosen.take is None else taken(sources["seeds"], chosen.take, fields)
     files = {}
     for part, some in samples.items():
         if some:
@@ -117,15 +103,27 @@ def samples_of(study: Study, folder: Path) -> dict[str, Path]:
     return files
 
 
-def taken(samples: Sequence[Sample], counts: dict[str, int], source: str) -> Iterator[tuple[str, list[Sample]]]:
-    """Yield each part with its rows, drawn once from one file: those that judge first, so that more seeds add to it."""
+def taken(source: str, take: Take, fields: Fields) -> dict[str, list[Sample]]:
+    """Return each part with its rows, drawn once from one file; where some rows only test, the rest from the others."""
+    if not take.test_where:
+        samples = read_seeds(source, where=take.where, **fields)
+        return drawn(samples, {"test": take.test, "heldout": take.heldout, "seeds": take.seeds}, source)
+    tests = read_seeds(source, where={**take.where, **take.test_where}, **fields)
+    others = read_seeds(source, where=take.where, unless=take.test_where, **fields)
+    testing = drawn(tests, {"test": take.test}, f"{source}, rows that only test")
+    return testing | drawn(others, {"heldout": take.heldout, "seeds": take.seeds}, f"{source}, the other rows")
+
+
+def drawn(samples: Sequence[Sample], counts: Mapping[str, int], source: str) -> dict[str, list[Sample]]:
+    """Return so many samples for each part, at random: those that judge first, so that more seeds add to the seeds."""
     if sum(counts.values()) > len(samples):
         raise InputError(f"{source}: {len(samples)} samples, and take asks for {sum(counts.values())}. Ask for fewer.")
     order = np.random.default_rng([0, 11]).permutation(len(samples)).tolist()
-    start = 0
-    for part in ("test", "heldout", "seeds"):
-        yield part, [samples[i] for i in order[start : start + counts[part]]]
-        start += counts[part]
+    parts, start = {}, 0
+    for part, count in counts.items():
+        parts[part] = [samples[i] for i in order[start : start + count]]
+        start += count
+    return parts
 
 
 def plan(study: Study, data: str) -> tuple[list[Job], list[Place]]:

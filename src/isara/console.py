@@ -162,6 +162,29 @@ def comparison_table(found: Mapping[str, Any]) -> Table:
     return table
 
 
+def measure_table(found: Mapping[str, Any], measure: Mapping[str, Any]) -> Table:
+    """Return what a terminal shows of one further measure of a comparison."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    title = f"{measure['benchmark']}, {measure['items']} items: {measure['measure']}, {measure['better']} is better"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("arm")
+    for heading in ("mean", f"gain on\n{found['against']}", "by random seed"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("note")
+    for arm in measure["arms"]:
+        row, note = ["–", "–", ""], "not measured"
+        if "left_out" not in arm:
+            own = arm["arm"] == found["against"]
+            gain = "–" if own else _interval(arm.get("difference"), sign="+")
+            row = [f"{arm['mean']:.3f}", gain, " ".join(f"{mean:.3f}" for mean in arm["by_seed"])]
+            note = "" if own else arm.get("words", "")
+        table.add_row(Text(clean(arm["label"])), *map(Text, row), Text(note))
+    return table
+
+
 def _note(summary: Mapping[str, Any], arm: str) -> str:
     kept = {f"round-{each['round']}": each.get("kept") for each in summary.get("rounds") or ()}
     notes = ["the result"] if arm == summary["best"] else []

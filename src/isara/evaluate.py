@@ -118,14 +118,18 @@ def evaluate(
         outcomes = []
         for benchmark in benchmarks:
             folder = out / benchmark.name
-            facts = {"model": dict(made.model_facts), **arms_of(subject), **benchmark.facts}
-            facts |= {"embedder": dict(made.embedder_facts)} if benchmark.name == "heldout" else {}
-            settle(folder, facts, force=force)
+            settle(folder, request(benchmark, subject, made), force=force)
             rows = {arm: collect(folder / arm, arm, benchmark, model, watch) for arm, model in models.items()}
             if options.judges.specs and benchmark.name in ASKED:
                 benchmark, rows = judged(folder, benchmark, rows, options.judges, subject.settings.gate.confidence)
             outcomes.append(conclude(folder, benchmark, rows, subject))
     return outcomes
+
+
+def request(benchmark: Benchmark, subject: Subject, made: Backend) -> dict[str, Any]:
+    """Return what the rows of a benchmark depend on."""
+    facts = {"model": dict(made.model_facts), **arms_of(subject), **benchmark.facts}
+    return facts | ({"embedder": dict(made.embedder_facts)} if benchmark.name == "heldout" else {})
 
 
 def refuse_judges(judges: Judges, benchmarks: Sequence[Benchmark]) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -31,3 +32,19 @@ Watch = Callable[[Event], None]
 
 def quiet(event: Event) -> None:
     """Watch a run and say nothing."""
+
+
+def named(watch: Watch, run: str) -> Watch:
+    """Return a watcher that is told of which run a stage is, as all runs have stages of the same names."""
+
+    def of_run(data: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(data) | {key: f"{run}: {data[key]}" for key in ("name", "label") if key in data}
+
+    def told(event: Event) -> None:
+        data = of_run(event.data)
+        stages = data.get("stages")
+        if isinstance(stages, list):
+            data["stages"] = [of_run(stage) for stage in stages]
+        watch(Event(event.kind, data))
+
+    return told

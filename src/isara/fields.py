@@ -90,6 +90,8 @@ class Choice:
 
     question: str | None = None
     answer: str | None = None
+    also: tuple[str, ...] = ()
+    """Further fields that matter, as rows are picked by them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,8 @@ def may_hold(name: str, choice: Choice) -> bool:
 @functools.cache
 def _known(choice: Choice) -> frozenset[str]:
     known = {_plain(part) for pair in _PAIRS for part in pair} | {*_CHATS, "input"}
-    return frozenset(known | {_plain(part) for part in (choice.question, choice.answer) if part is not None})
+    named = (choice.question, choice.answer, *choice.also)
+    return frozenset(known | {_plain(part) for part in named if part is not None})
 
 
 def twice(record: Mapping[Any, object], choice: Choice) -> list[str]:

@@ -14,11 +14,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from isara import columns
 from isara.errors import InputError, SeedError
 from isara.fields import Choice, Layout, Row, Rows, exchange, find_layout, not_too_many, twice
+from isara.picking import Where, picked
 from isara.rawfiles import is_folder, read_plain
 from isara.samples import Sample
 from isara.textfiles import UNNAMED, csv_rows, decode, json_rows
@@ -29,6 +30,14 @@ SHIPPED = ("misconceptions", "supportdesk")
 
 Record = Mapping[str, Any] | Sequence[str] | Sample
 """A sample in memory: a dictionary with the fields of a file, a pair of question and answer, or one read before."""
+
+
+class Fields(TypedDict, total=False):
+    """The fields that hold question and answer, where they cannot be told."""
+
+    question_field: str | None
+    answer_field: str | None
+
 
 _SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".tab", ".parquet")
 _HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(:[\w.-]+)?")
@@ -52,18 +61,26 @@ def read_seeds(
     question_field: str | None = None,
     answer_field: str | None = None,
     prefix: str = "seed",
+    where: Where | None = None,
+    unless: Where | None = None,
 ) -> list[Sample]:
     """
     Return the samples of a file, a dataset or a shipped seed set, with the ids `seed-1`, `seed-2` and so on.
 
     `source` is a JSONL, JSON, CSV, TSV or Parquet file; a folder that the datasets library saved, or the
     `owner/name` of a dataset on the Hugging Face hub, either with `:split` after it; or one of `SHIPPED`. The fields
-    are detected by their names unless `question_field` and `answer_field` say which they are.
+    are detected by their names unless `question_field` and `answer_field` say which they are. Only rows count that
+    have the values of `where` in their fields, and not those of `unless`.
 
     Raises SeedError with every mistake in it, and InputError when there is nothing to read or a library is missing.
     """
-    choice = _choice(question_field, answer_field)
-    return _samples(_rows(str(source), choice), choice, prefix, _printable(str(source)))
+    choice, name = _choice(question_field, answer_field), _printable(str(source))
+    if not where and not unless:
+        return _samples(_rows(str(source), choice), choice, prefix, name)
+    choice = Choice(choice.question, choice.answer, (*(where or ()), *(unless or ())))
+    found = _rows(str(source), choice)
+    rows = picked(found.rows, where or {}, unless or {}, name)
+    return _samples(Rows(rows, found.mistakes, found.heading), choice, prefix, name)
 
 
 def from_records(

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from isara.config import load_over
-from isara.errors import SettingsError
-from isara.rawfiles import MOST_SETTINGS, read_plain
+from isara.errors import InputError, SettingsError
+from isara.rawfiles import MOST_SETTINGS, read_plain, stands
 from isara.settings import Section, Settings
 from isara.tomllines import toml_table
 
@@ -66,7 +66,14 @@ OVERRIDES: Mapping[str, tuple[str, ...]] = {
 }
 """What an arm of a kind changes in the settings of its study, before its own changes."""
 
+_FILES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".tab", ".parquet", ".txt", ".yaml")
+"""Endings by which a name is that of a file, and of no dataset."""
+
 GENERATING = frozenset(kind for kind, result in RESULTS.items() if result in (LAST_ROUND, BEST))
+
+
+Values = dict[str, str | bool | int | float | tuple[str | bool | int | float, ...]]
+"""Fields of a row, and for each the value, or the values, that it has to have."""
 
 
 class Take(Section):
@@ -78,6 +85,41 @@ class Take(Section):
     """Rows that choose the training steps and the rounds."""
     test: int = Field(default=0, ge=0)
     """Rows by which nothing is chosen, and by which the arms are compared."""
+    where: Values = Field(default_factory=dict)
+    """Rows that count at all: those with these values in these fields."""
+    test_where: Values = Field(default_factory=dict)
+    """Rows that only test, such as those of whole categories: seeds and held-out rows come from the others."""
+
+
+class Part(Section):
+    """Some rows of a file of a measure."""
+
+    file: str
+    """The file, or dataset on the hub."""
+    where: Values = Field(default_factory=dict)
+    """Rows that count: those with these values in these fields."""
+
+
+class MeasureSettings(Section):
+    """A benchmark of `isara eval` that every arm is measured on besides; just the file's name stands for `data`."""
+
+    data: tuple[str | Part, ...] = ()
+    """Its files, as after `--data` of `isara eval`, or some rows of them; `heldout` takes the samples that judge."""
+    limit: int = Field(default=100, ge=1)
+    """The most items of each file, drawn once."""
+    max_tokens: int = Field(default=48, ge=1)
+    """The longest written answer."""
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def one_or_several(cls, given: object) -> object:
+        """Take one file as a list of one."""
+        return [given] if isinstance(given, str | Mapping) else given
+
+    @property
+    def parts(self) -> list[Part]:
+        """The files, each with the rows that count."""
+        return [Part(file=part) if isinstance(part, str) else part for part in self.data]
 
 
 class ArmSettings(Section):
@@ -118,8 +160,18 @@ class StudySettings(Section):
     """The arm that the others are compared with."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Settings that all arms share, as in the file of a run."""
+    measures: dict[str, MeasureSettings] = Field(default_factory=dict)
+    """Further measures, by their names in `isara eval --on`."""
     arms: dict[str, ArmSettings] = Field(min_length=2)
     """The arms by name."""
+
+    @field_validator("measures", mode="before")
+    @classmethod
+    def with_data(cls, given: object) -> object:
+        """Take a file, or a list of files, as a measure with these data."""
+        if not isinstance(given, Mapping):
+            return given
+        return {name: {"data": each} if isinstance(each, str | list) else each for name, each in given.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,18 +199,31 @@ class Study:
     path: Path
     chosen: StudySettings
     arms: tuple[Arm, ...]
+    data: Path | None = None
+    """Where the files are that it names and that are not beside it."""
 
     def source(self, name: str) -> str:
-        """Return where samples are: a path beside the study's file where there is one, else the name as it is."""
-        beside = self.path.parent / name
-        return str(beside) if beside.exists() else name
+        """
+        Return where a file is that the study names: beside the study's own, else in `data`, else the name as it is.
+
+        Raises InputError where a name can only be that of a file, and there is none.
+        """
+        places = [self.path.parent / name, *([self.data / name] if self.data else []), Path(name)]
+        found = next((place for place in places if stands(place)), None)
+        if found is None and Path(name).suffix.lower() in _FILES:
+            inside = f" and none in {self.data}" if self.data else ""
+            raise InputError(f"{self.path}: no {name} beside it{inside}. Name the folder that has it with --data.")
+        return str(found or name)
 
 
-def load_study(path: Path, overrides: Sequence[str] = (), *, seeds: str | None = None) -> Study:
+def load_study(
+    path: Path, overrides: Sequence[str] = (), *, seeds: str | None = None, data: Path | None = None
+) -> Study:
     """
     Return the study in a TOML file; raises SettingsError with a line for each mistake.
 
-    `overrides` change the settings that all arms share, and `seeds` stands in for the samples that the file names.
+    `overrides` change the settings that all arms share, `seeds` stands in for the samples that the file names, and
+    `data` is a folder with the files that are not beside it.
     """
     try:
         table = toml_table(read_plain(path, MOST_SETTINGS).decode("utf-8-sig"))
@@ -176,7 +241,20 @@ def load_study(path: Path, overrides: Sequence[str] = (), *, seeds: str | None =
         raise SettingsError(f"{path}: take: rows of the seed file and files of their own do not go together.")
     if chosen.take is None and chosen.heldout is None:
         raise SettingsError(f"{path}: heldout: not given. Name a file, or say in [take] how many rows to set aside.")
-    return Study(path, chosen, arms)
+    refuse_unclear(path, chosen)
+    return Study(path, chosen, arms, data)
+
+
+def refuse_unclear(path: Path, chosen: StudySettings) -> None:
+    """Raise SettingsError where it is not clear which rows are for what."""
+    take = chosen.take or Take()
+    both = sorted({*take.where} & {*take.test_where})
+    if both:
+        raise SettingsError(f"{path}: take: {both[0]} is in where and in test_where. Leave it in one of them.")
+    if take.test_where and not take.test:
+        raise SettingsError(f"{path}: take.test: 0, and test_where says which rows test. Say how many.")
+    if "heldout" in chosen.measures and chosen.measures["heldout"].data:
+        raise SettingsError(f"{path}: measures.heldout.data: its items are the study's own. Leave data out.")
 
 
 def mistakes(path: Path, error: ValidationError) -> list[str]:

@@ -67,7 +67,7 @@ def tally(study: Study, out: Path, places: Sequence[Place]) -> dict[str, Any]:
 def outcome(out: Path, place: Place, file: str) -> tuple[dict[str, Any], list[float]]:
     """Return what an arm came to with one random seed and what it cost, and its score of each item."""
     run = out / place.run
-    result = read_json(run / "summary.json")["best"] if place.result == BEST else place.result
+    result = arm_at(out, place)
     values = [float(record["nll"]) for record in records_in(run / result / file)]
     trained = result not in ("base", "retrieved")
     rounds = rounds_of(run, place.result)
@@ -90,6 +90,11 @@ def outcome(out: Path, place: Place, file: str) -> tuple[dict[str, Any], list[fl
         "seconds": round(sum(event["seconds"] for event in stages if event["name"] in took), 1),
     }
     return facts, values
+
+
+def arm_at(out: Path, place: Place) -> str:
+    """Return the arm of a run that an arm of the study is."""
+    return str(read_json(out / place.run / "summary.json")["best"]) if place.result == BEST else place.result
 
 
 def rounds_of(run: Path, result: str) -> range:

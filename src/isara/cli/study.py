@@ -23,6 +23,10 @@ def compare(
         "runs/compare"
     ),
     seeds: SeedsOption = None,
+    data: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--data", help="A folder with the files that it names and that are not beside it."),
+    ] = None,
     sets: Sets = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
@@ -31,15 +35,16 @@ def compare(
     from isara.compare import compare as run_study
     from isara.study import load_study
 
-    study = load_study(config, list(sets or []), seeds=seeds)
+    study = load_study(config, list(sets or []), seeds=seeds, data=data)
     with watching(quiet=quiet) as watch:
         found = run_study(study, out, watch=watch)
     if not quiet:
         from rich.console import Console
 
-        from isara.console import comparison_table
+        from isara.console import comparison_table, measure_table
 
-        Console(width=None if sys.stdout.isatty() else 140).print(comparison_table(found))
+        tables = [comparison_table(found), *(measure_table(found, measure) for measure in found["measures"])]
+        Console(width=None if sys.stdout.isatty() else 140).print(*tables)
         for line in found["unequal"]:
             show(f"unequal: {line}")
         show(f"The page: {out / 'comparison.html'}")

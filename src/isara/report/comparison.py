@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from isara.errors import RunError
-from isara.report.charts import Scale, axis, interval, scale_of, svg
+from isara.report import standings
+from isara.report.charts import Scale, axis, scale_of, svg
 from isara.report.markdown import plain
 from isara.report.page import policy
 from isara.report.text import count, duration, escape, number, short, signed
 
 HEADS = ("Arm", "NLL", "Gain on {}", "Interval", "", "By random seed", "Accepted", "Steps", "Tokens written", "Time")
 NUMBERS = {"NLL", "Gain on {}", "Interval", "Accepted", "Tokens written", "Time"}
-TONES = {"better": "better", "worse": "worse"}
 
 
 def comparison_at(folder: Path) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def cells(arm: Mapping[str, Any], against: str) -> list[str]:
     difference, runs = arm["difference"], arm["runs"]
     own = arm["arm"] == against
     gain = "" if own else signed(difference["mean"])
-    ends = "" if own or difference["low"] is None else f"{signed(difference['low'])} to {signed(difference['high'])}"
+    ends = "" if own else standings.ends(difference)
     steps = {f"{run['steps']}, best {run['best_step']}" if run["steps"] else "" for run in runs}
     return [
         arm["label"],
@@ -77,11 +77,14 @@ def label_of(found: Mapping[str, Any], name: str) -> str:
 
 def comparison_markdown(found: Mapping[str, Any]) -> str:
     """Return a study as one table, with what it is made of above it and what was unequal below."""
-    heads = [head.format(label_of(found, found["against"])) for head in HEADS]
+    against = label_of(found, found["against"])
+    heads = [head.format(against) for head in HEADS]
     rows = [heads, ["---"] * len(heads), *(cells(arm, found["against"]) for arm in found["arms"])]
     table = "\n".join("| " + " | ".join(plain(cell) for cell in row) + " |" for row in rows)
     unequal = found["unequal"] or ["Budgets are equal: accepted samples, and optimiser steps of what is compared."]
-    return "\n\n".join([plain(facts(found)), table, "\n".join(f"- {plain(line)}" for line in unequal)]) + "\n"
+    said = "\n".join(f"- {plain(line)}" for line in unequal)
+    further = [standings.markdown(each, found["against"], against) for each in found.get("measures", ())]
+    return "\n\n".join([plain(facts(found)), table, said, *further]) + "\n"
 
 
 def comparison_html(found: Mapping[str, Any]) -> str:
@@ -89,6 +92,9 @@ def comparison_html(found: Mapping[str, Any]) -> str:
     style = (files("isara.report") / "assets" / "report.css").read_text(encoding="utf-8")
     unequal = "".join(f"<li>{escape(line)}</li>" for line in found["unequal"])
     said = f"<ul>{unequal}</ul>" if unequal else "<p>Accepted samples and optimiser steps are equal in all arms.</p>"
+    against = label_of(found, found["against"])
+    gains = standings.gains(found["arms"], found["against"], against, "NLL saved per token")
+    further = (standings.section(each, found["against"], against) for each in found.get("measures", ()))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy(style)}">\n'
@@ -96,34 +102,10 @@ def comparison_html(found: Mapping[str, Any]) -> str:
         '<meta name="color-scheme" content="light dark">\n<meta name="referrer" content="no-referrer">\n'
         f'<link rel="icon" href="data:,">\n<title>{escape(found["study"])} · isara compare</title>\n'
         f"<style>{style}</style>\n</head>\n<body>\n<main>\n<section><h2>{escape(found['study'])}</h2>"
-        f"<p>{escape(facts(found))}</p>{gains(found)}</section>\n"
+        f"<p>{escape(facts(found))}</p>{gains}</section>\n"
         f"<section><h2>All numbers</h2>{everything(found)}</section>\n"
-        f"<section><h2>Budgets</h2>{said}</section>\n{ratios(found)}</main>\n"
+        f"<section><h2>Budgets</h2>{said}</section>\n{ratios(found)}{''.join(further)}</main>\n"
         "<footer>Made by isara from comparison.json alone. This file needs no network.</footer>\n</body>\n</html>\n"
-    )
-
-
-def gains(found: Mapping[str, Any]) -> str:
-    """Return every arm's difference about zero, drawn and in numbers."""
-    others = [arm for arm in found["arms"] if arm["arm"] != found["against"]]
-    drawn = [arm["difference"] for arm in others]
-    scale = scale_of([0.0, *(end for d in drawn for end in (d["mean"], d["low"], d["high"]) if end is not None)])
-    rows = []
-    for arm in others:
-        d, tone = arm["difference"], TONES.get(arm["words"], "unclear")
-        ends = "–" if d["low"] is None else f"{signed(d['low'])} to {signed(d['high'])}"
-        rows.append(
-            f'<tr class="is-{tone}"><th scope="row">{escape(arm["label"])}</th>'
-            f'<td class="viz">{interval(scale, d["mean"], d["low"], d["high"], tone, 0.0)}</td>'
-            f'<td class="num strong">{signed(d["mean"])}</td><td class="num soft">{ends}</td></tr>'
-        )
-    against = escape(label_of(found, found["against"]))
-    return (
-        '<table class="plot differences"><thead><tr><th scope="col">Arm</th>'
-        f'<th scope="col">NLL saved per token against {against} <span class="soft">(better →)</span></th>'
-        '<th scope="col" class="num">Mean</th><th scope="col" class="num">Interval</th></tr></thead>'
-        f'<tbody>{"".join(rows)}<tr class="axisrow" aria-hidden="true"><td></td>'
-        f'<td class="viz">{axis(scale, sign=True)}</td><td colspan="2"></td></tr></tbody></table>'
     )
 
 

@@ -1,0 +1,95 @@
+"""How the arms of a study stand: differences about zero, drawn, and a table for each further measure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from isara.report.charts import axis, interval, scale_of
+from isara.report.markdown import plain
+from isara.report.text import count, escape, number, signed
+
+TONES = {"better": "better", "worse": "worse"}
+HEADS = ("Arm", "Mean", "Gain on {}", "Interval", "", "By random seed")
+NUMBERS = {"Mean", "Gain on {}", "Interval"}
+
+
+def gains(arms: Sequence[Mapping[str, Any]], against: str, label: str, heading: str) -> str:
+    """Return every arm's difference to one arm about zero, drawn and in numbers."""
+    others = [arm for arm in arms if arm["arm"] != against and "difference" in arm]
+    drawn = [arm["difference"] for arm in others]
+    scale = scale_of([0.0, *(end for d in drawn for end in (d["mean"], d["low"], d["high"]) if end is not None)])
+    rows = []
+    for arm in others:
+        d, tone = arm["difference"], TONES.get(arm["words"], "unclear")
+        rows.append(
+            f'<tr class="is-{tone}"><th scope="row">{escape(arm["label"])}</th>'
+            f'<td class="viz">{interval(scale, d["mean"], d["low"], d["high"], tone, 0.0)}</td>'
+            f'<td class="num strong">{signed(d["mean"])}</td><td class="num soft">{ends(d) or "–"}</td></tr>'
+        )
+    return (
+        '<table class="plot differences"><thead><tr><th scope="col">Arm</th>'
+        f'<th scope="col">{escape(heading)} against {escape(label)} <span class="soft">(better →)</span></th>'
+        '<th scope="col" class="num">Mean</th><th scope="col" class="num">Interval</th></tr></thead>'
+        f'<tbody>{"".join(rows)}<tr class="axisrow" aria-hidden="true"><td></td>'
+        f'<td class="viz">{axis(scale, sign=True)}</td><td colspan="2"></td></tr></tbody></table>'
+    )
+
+
+def ends(difference: Mapping[str, Any]) -> str:
+    """Return an interval; nothing where there is none."""
+    return "" if difference["low"] is None else f"{signed(difference['low'])} to {signed(difference['high'])}"
+
+
+def cells(arm: Mapping[str, Any], against: str) -> list[str]:
+    """Return an arm on a further measure as the cells of a table."""
+    if "left_out" in arm:
+        return [arm["label"], "", "", "", arm["left_out"], ""]
+    shown = "difference" in arm and arm["arm"] != against
+    return [
+        arm["label"],
+        number(arm["mean"]),
+        signed(arm["difference"]["mean"]) if shown else "",
+        ends(arm["difference"]) if shown else "",
+        arm["words"] if shown else "",
+        ", ".join(map(number, arm["by_seed"])),
+    ]
+
+
+def title(measure: Mapping[str, Any]) -> str:
+    """Return what is measured."""
+    return f"{measure['benchmark']}: {measure['measure']}"
+
+
+def facts(measure: Mapping[str, Any], label: str) -> str:
+    """Return what the numbers of a measure are made of, in a sentence or two."""
+    notes = "".join(f" {note}" for note in measure["notes"])
+    return (
+        f"{count(measure['items'], 'item')}; {measure['better']} is better. A gain above zero is better than {label}, "
+        f"its interval as above.{notes}"
+    )
+
+
+def markdown(measure: Mapping[str, Any], against: str, label: str) -> str:
+    """Return a further measure as a heading, what it is made of, and one table."""
+    heads = [head.format(label) for head in HEADS]
+    rows = [heads, ["---"] * len(heads), *(cells(arm, against) for arm in measure["arms"])]
+    table = "\n".join("| " + " | ".join(plain(cell) for cell in row) + " |" for row in rows)
+    return f"### {plain(title(measure))}\n\n{plain(facts(measure, label))}\n\n{table}"
+
+
+def section(measure: Mapping[str, Any], against: str, label: str) -> str:
+    """Return a further measure as a section of the page: differences, drawn, and all numbers."""
+    heads = "".join(f'<th scope="col">{escape(head.format(label))}</th>' for head in HEADS)
+    rows = []
+    for arm in measure["arms"]:
+        first, *others = cells(arm, against)
+        kinds = ("num" if head in NUMBERS else "" for head in HEADS[1:])
+        row = "".join(f'<td class="{kind}">{escape(cell)}</td>' for cell, kind in zip(others, kinds, strict=True))
+        rows.append(f'<tr><th scope="row">{escape(first)}</th>{row}</tr>')
+    return (
+        f"<section><h2>{escape(title(measure))}</h2><p>{escape(facts(measure, label))}</p>"
+        f"{gains(measure['arms'], against, label, 'Gain')}"
+        f'<div class="wide"><table class="grid"><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+        "</div></section>\n"
+    )

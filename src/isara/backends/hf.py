@@ -151,7 +151,30 @@ class Base:
         return read_adapter(self.layers(), folder)
 
 
-class TransformersModel:
+class Tokenized:
+    """A checkpoint with its tokenizer: what is known of a model without its weights."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self.tokenizer = load_tokenizer(checkpoint.folder, checkpoint.trust)
+        self.encoder = Encoder(self.tokenizer)
+
+    @property
+    def name(self) -> str:
+        """What a person calls this model."""
+        return self.checkpoint.name
+
+    @property
+    def chat(self) -> bool:
+        """Whether it has a chat template."""
+        return self.encoder.template is not None
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Return the length of each text in tokens."""
+        return [len(self.encoder.content(text)) for text in texts]
+
+
+class TransformersModel(Tokenized):
     """A checkpoint, bare or wearing an adapter. Satisfies the `Model` protocol."""
 
     def __init__(
@@ -165,26 +188,14 @@ class TransformersModel:
         base: Base | None = None,
     ) -> None:
         """Take a checkpoint; `base` is its network where it has been loaded already."""
-        self.checkpoint = checkpoint
+        super().__init__(checkpoint)
         self.device = choose_device(device)
         self.dtype = choose_dtype(dtype, self.device)
         self.budget = Budget(batch_tokens, "writing or scoring")
         self.adapter = adapter
-        self.tokenizer = load_tokenizer(checkpoint.folder, checkpoint.trust)
-        self.encoder = Encoder(self.tokenizer)
         self.base = base or Base(checkpoint.folder, self.device, self.dtype, checkpoint.trust)
         self._worn: dict[str, AdaptedLinear] | None = None
         self._whole: Network | None = None
-
-    @property
-    def name(self) -> str:
-        """What a person calls this model."""
-        return self.checkpoint.name
-
-    @property
-    def chat(self) -> bool:
-        """Whether it has a chat template."""
-        return self.encoder.template is not None
 
     @property
     def network(self) -> Network:
@@ -209,10 +220,6 @@ class TransformersModel:
         )
         tuned.budget = self.budget
         return tuned
-
-    def count(self, texts: Sequence[str]) -> list[int]:
-        """Return the length of each text in tokens."""
-        return [len(self.encoder.content(text)) for text in texts]
 
     def complete(self, prompts: Sequence[Prompt], sampling: Sampling, *, seeds: Sequence[int]) -> list[Completion]:
         """Return one completion for each prompt, in order; each has its own random seed, whatever its neighbours."""

@@ -19,12 +19,11 @@ from torch import Tensor
 from isara.backends.adapter import PARTS, read_scale, read_state
 from isara.backends.checkpoints import Checkpoint, configured_ends
 from isara.backends.decode import Lane, completion_of, pick, take, uniforms
-from isara.backends.hf import checked, choose_dtype, load_tokenizer
+from isara.backends.hf import Tokenized, checked, choose_dtype
 from isara.backends.openvino_export import FILE, export, exported
 from isara.backends.openvino_graph import Batch, Factors, Graph, Runner, add_adapter, compress, read_graph
 from isara.backends.openvino_pages import Lease, Pages
 from isara.backends.targets import likeliest
-from isara.backends.template import Encoder
 from isara.errors import BackendError
 from isara.protocols import Completion, Likelihood, Prompt, Sampling, Targets
 
@@ -108,7 +107,7 @@ class Opened:
         return Session(Runner(graph, self.number_format), self.batch_tokens)
 
 
-class OpenVinoModel:
+class OpenVinoModel(Tokenized):
     """A checkpoint on OpenVINO, bare or tuned. Satisfies the `Model` protocol."""
 
     def __init__(
@@ -121,24 +120,12 @@ class OpenVinoModel:
         adapter: Path | None = None,
         opened: Opened | None = None,
     ) -> None:
-        self.checkpoint = checkpoint
+        super().__init__(checkpoint)
         self.dtype = choose_dtype(dtype, torch.device("cpu"))
         self.adapter = adapter
         self.opened = opened or Opened(checkpoint, _FORMATS[self.dtype], batch_tokens, int8=int8)
-        self.tokenizer = load_tokenizer(checkpoint.folder, checkpoint.trust)
-        self.encoder = Encoder(self.tokenizer)
         self._tuned: Session | None = None
         self._factors: Mapping[str, Factors] | None = None
-
-    @property
-    def name(self) -> str:
-        """What a person calls this model."""
-        return self.checkpoint.name
-
-    @property
-    def chat(self) -> bool:
-        """Whether it has a chat template."""
-        return self.encoder.template is not None
 
     def with_adapter(self, adapter: Path | None) -> OpenVinoModel:
         """Return the same checkpoint wearing the adapter in that folder, loaded when first used."""
@@ -146,10 +133,6 @@ class OpenVinoModel:
             return self
         dtype = str(self.dtype).removeprefix("torch.")
         return OpenVinoModel(self.checkpoint, dtype=dtype, adapter=adapter, opened=self.opened)
-
-    def count(self, texts: Sequence[str]) -> list[int]:
-        """Return the length of each text in tokens."""
-        return [len(self.encoder.content(text)) for text in texts]
 
     def session(self) -> Session:
         """Return the compiled graph with this model's weights."""

@@ -77,7 +77,10 @@ def url(tmp_path_factory):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     path = tmp_path_factory.mktemp("server") / "log.txt"
-    with path.open("w") as log, subprocess.Popen([sys.executable, "-c", SERVE, model, str(port)], stdout=log, stderr=log) as process:
+    with (
+        path.open("w") as log,
+        subprocess.Popen([sys.executable, "-c", SERVE, model, str(port)], stdout=log, stderr=log) as process,
+    ):
         address = f"http://127.0.0.1:{port}"
         while not is_up(address):
             assert process.poll() is None, f"the server did not start: {path.read_text()[-2000:]}"

@@ -14,9 +14,9 @@ from torch import nn
 from isara.backends.adapter import AdaptedLinear, linear_layers, put_on, read_adapter
 from isara.backends.checkpoints import Checkpoint
 from isara.backends.decode import Lane, decode
-from isara.backends.memory import Budget, ran_out
+from isara.backends.memory import Budget, ran_out, told_by
 from isara.backends.packing import IMPLEMENTATION, register
-from isara.backends.positions import refuse_beyond
+from isara.backends.positions import positions_of, refuse_beyond
 from isara.backends.quiet import quiet_loading
 from isara.backends.scoring import completion_logits, score_encoded
 from isara.backends.selfcheck import check_packing, refusal
@@ -26,10 +26,6 @@ from isara.backends.trust import SAFE, Trust
 from isara.errors import BackendError
 from isara.protocols import Completion, Likelihood, Prompt, Sampling, Targets
 
-_SHORTER = (
-    "Show fewer demonstrations (questions.demonstrations, answers.demonstrations), allow shorter answers "
-    "(answers.max_tokens), or leave out the longest samples."
-)
 Network = Any
 """A transformers model; its classes are not typed."""
 
@@ -79,8 +75,8 @@ def no_room(folder: Path, error: Exception) -> Exception:
     if not ran_out(error):
         return error
     return BackendError(
-        f"{folder}: there is not enough memory to load this model. Close other programs, or give a smaller model "
-        "with --model; what is complete is kept."
+        f"{folder}: there is not enough memory to load this model ({told_by(error)}). Close other programs, or "
+        "give a smaller model with --model; what is complete is kept."
     )
 
 
@@ -235,7 +231,7 @@ class TransformersModel(Tokenized):
                 done[i] = checked(self.encoder, prompts[i], lane, completion)
 
         sizes = [len(ids) + sampling.max_tokens for ids in encoded]
-        refuse_beyond(self.network, sizes, _SHORTER)
+        refuse_beyond(positions_of(self.network), sizes)
         self.budget.work(sizes, write)
         return [completion for completion in done if completion is not None]
 
@@ -248,7 +244,7 @@ class TransformersModel(Tokenized):
         encoded = [
             (self.encoder.prompt(prompt), self.encoder.completion(prompt, completion)) for prompt, completion in pairs
         ]
-        refuse_beyond(self.network, [len(prompt) + len(completion) for prompt, completion in encoded], _SHORTER)
+        refuse_beyond(positions_of(self.network), lengths(encoded))
         return score_encoded(self.network, encoded, self.budget)
 
     def distributions(self, pairs: Sequence[tuple[Prompt, str]], k: int) -> list[Targets]:
@@ -263,8 +259,14 @@ class TransformersModel(Tokenized):
             for i, rows in zip(group, torch.split(logits, counts), strict=True):
                 found[i] = likeliest(encoded[i][1], rows, k)
 
-        self.budget.work([len(prompt) + len(completion) for prompt, completion in encoded], look)
+        refuse_beyond(positions_of(self.network), lengths(encoded))
+        self.budget.work(lengths(encoded), look)
         return [found[i] for i in range(len(pairs))]
+
+
+def lengths(pairs: Sequence[tuple[list[int], list[int]]]) -> list[int]:
+    """Return how many tokens each prompt (ids) has with its completion (ids)."""
+    return [len(prompt) + len(completion) for prompt, completion in pairs]
 
 
 def checked(encoder: Encoder, prompt: Prompt, lane: Lane, completion: Completion) -> Completion:

@@ -67,14 +67,18 @@ class Batch:
         self.longest = max(self.longest, past + len(tokens))
 
 
-def read_graph(file: Path) -> Graph:
-    """Return the graph in a file with paged attention, and with logits for the tokens named by the input `places`."""
+def read_graph(file: Path, *, mapped: bool) -> Graph:
+    """
+    Return the graph in a file with paged attention, and with logits for the tokens named by the input `places`.
+
+    `mapped` leaves its weights in the file, for the system to take in and out: what is computed with are copies in
+    another order. Two graphs of one file then share them. The file must stay as it is; it may be deleted.
+    """
     without_telemetry()
     import openvino as ov
 
     core = ov.Core()
-    # Read and not mapped, so that nothing depends on the file once this returns.
-    core.set_property({"ENABLE_MMAP": False})
+    core.set_property({"ENABLE_MMAP": mapped})
     return paged(core.read_model(file))
 
 

@@ -152,14 +152,15 @@ class Opened:
         def compiled() -> Runner:
             with tempfile.TemporaryDirectory(prefix="isara-openvino-") as scratch:
                 export(folder, Path(scratch))
-                return self.compiled(Path(scratch) / FILE, {})
+                # Read as a whole: some systems do not let go of a file that is mapped.
+                return self.compiled(Path(scratch) / FILE, {}, mapped=False)
 
         return Session(compiled, self.room)
 
-    def compiled(self, file: Path, layers: Mapping[str, tuple[int, int]]) -> Runner:
+    def compiled(self, file: Path, layers: Mapping[str, tuple[int, int]], *, mapped: bool = True) -> Runner:
         """Return the graph in a file made ready to run; BackendError: there is not enough memory for it."""
         try:
-            graph = read_graph(file)
+            graph = read_graph(file, mapped=mapped)
             if self.int8:
                 compress(graph)
             if layers:

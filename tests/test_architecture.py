@@ -63,6 +63,7 @@ INNER_ROWS = {
         checkpoints decode scoring selfcheck savepoints dialect endpoint openvino_graph openvino_pages
         hf probing
         openvino_export
+        openvino_session
         openvino
         openvino_choice
         classify embed training merged server

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import pytest
 
@@ -105,6 +106,23 @@ def test_a_round_under_way_is_read_up_to_its_last_step(run):
     assert lineage(run, lines(run / "seeds.jsonl")[0]["id"])
     with pytest.raises(RunError, match="no sample 'r2-00099' here"):
         lineage(run, "r2-00099")
+
+
+def test_a_long_run_is_read_and_not_held(run):
+    path = run / "round-1" / "dropped.jsonl"
+    dropped = lines(path)[0]
+    with path.open("a", encoding="utf-8") as file:
+        for number in range(5000):
+            file.write(json.dumps(dropped | {"id": f"r1-1{number:05}", "answer": f"{number} " * 40}) + "\n")
+    size = path.stat().st_size
+    with (run / "round-1" / "journal.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"step": "long", "lengths": {"dropped.jsonl": size}}) + "\n")
+    tracemalloc.start()
+    try:
+        assert lineage(run, "r1-104999")[0].answer == "4999 " * 40
+        assert tracemalloc.get_traced_memory()[1] < size / 4
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_folder_without_a_run(tmp_path):

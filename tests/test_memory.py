@@ -93,6 +93,11 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(base, tmp_path, monkeyp
         RuntimeError("unable to mmap 5000 bytes from file <w>: Cannot allocate memory (12)"),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
         RuntimeError("could not create a primitive"),
+        RuntimeError(
+            "Exception from src/infer_request.cpp:224:\nCheck failed\nFailed to allocate 67110912 bytes of memory"
+        ),
+        RuntimeError("Exception from src/graph.cpp:1628:\nNode k_proj of type PagedAttentionExtension\ncan't alloc"),
+        RuntimeError("Exception from src/inference/src/dev/plugin.cpp:54:\nResource temporarily unavailable"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     ],
 )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +16,7 @@ pytest.importorskip("openvino")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from isara.backends import openvino, openvino_export  # noqa: E402
+from isara.backends import openvino_export, openvino_graph, openvino_session  # noqa: E402
 from isara.backends.adapter import adapt, state_of, write_adapter  # noqa: E402
 from isara.backends.checkpoints import hash_of  # noqa: E402
 from isara.backends.hf import TransformersModel  # noqa: E402
@@ -105,7 +108,7 @@ def test_a_completion_does_not_depend_on_its_neighbours(both, monkeypatch):
     assert [c.text for c in alone] == [c.text for c in together]
     turned = model.complete(PROMPTS[::-1], DRAWN, seeds=seeds[::-1])[::-1]
     assert [c.text for c in turned] == [c.text for c in together]
-    monkeypatch.setattr(openvino, "_MOST_TOKENS", 30)
+    monkeypatch.setattr(openvino_session, "_MOST_TOKENS", 30)
     assert [c.text for c in model.complete(PROMPTS, DRAWN, seeds=seeds)] == [c.text for c in together]
 
 
@@ -122,9 +125,9 @@ def test_with_room_for_few_they_wait_for_each_other(llama):
 def test_what_prompts_share_is_computed_once(llama, monkeypatch):
     model = OpenVinoModel(llama, dtype="float32")
     computed = []
-    run = openvino.Runner.run
+    run = openvino_graph.Runner.run
     monkeypatch.setattr(
-        openvino.Runner, "run", lambda self, batch: computed.append(len(batch.tokens)) or run(self, batch)
+        openvino_graph.Runner, "run", lambda self, batch: computed.append(len(batch.tokens)) or run(self, batch)
     )
     prompt = " ".join(PROMPTS[3:5]) * 2
     pairs = [(prompt, answer) for answer in ANSWERS[:4]]
@@ -226,3 +229,142 @@ def test_a_conversion_that_computes_something_else_is_refused(tmp_path, monkeypa
     )
     with pytest.raises(BackendError, match="next-token probabilities move by"):
         OpenVinoModel(tiny(tmp_path, head_dim=16))
+
+
+# --- memory, and positions that have an end --------------------------------------------------------------------------
+
+NO_ROOM = "Exception from src/inference/src/cpp/infer_request.cpp:224:\nFailed to allocate 67110912 bytes of memory"
+PAIRS = list(zip(PROMPTS, ANSWERS, strict=True))
+
+
+def texts_and_scores(model):
+    written = model.complete(PROMPTS, DRAWN, seeds=range(len(PROMPTS)))
+    return [c.text for c in written], [s.total for s in model.score(PAIRS)]
+
+
+def test_where_memory_runs_out_there_is_less_at_once_and_the_same_result(llama, monkeypatch, caplog):
+    texts, scores = texts_and_scores(OpenVinoModel(llama, dtype="float32"))
+    model = OpenVinoModel(llama, dtype="float32", batch_tokens=1024)
+    real, seen = openvino_graph.Runner.run, []
+
+    def limited(self, batch):
+        seen.append(len(batch.tokens))
+        # Decoding gets some way before it happens, so that half-written lanes would show.
+        if seen[-1] > 60 or len(seen) == 9:
+            raise RuntimeError(NO_ROOM)
+        return real(self, batch)
+
+    monkeypatch.setattr(openvino_graph.Runner, "run", limited)
+    fewer = texts_and_scores(model)
+    assert fewer[0] == texts
+    assert fewer[1] == pytest.approx(scores, abs=1e-4)
+    assert seen[0] > 60
+    assert 1 < model.opened.room.budget.tokens < 1024
+    assert "Memory ran out writing or scoring 1024 tokens at once; going on with at most 512 at once." in caplog.text
+
+
+def test_where_there_is_no_room_for_the_pages_there_are_fewer(both, llama, tmp_path, monkeypatch, caplog):
+    tuned = OpenVinoModel(llama, dtype="float32", batch_tokens=4096).with_adapter(adapter(tmp_path, llama, 1))
+    wanted = texts_and_scores(both[1].with_adapter(tuned.adapter))
+    real = openvino_graph.Runner.new_pages
+
+    def limited(self, count):
+        if count * self.page_size > 1000:
+            raise MemoryError("std::bad_alloc")
+        return real(self, count)
+
+    monkeypatch.setattr(openvino_graph.Runner, "new_pages", limited)
+    found = texts_and_scores(tuned)
+    assert found[0] == wanted[0]
+    assert found[1] == pytest.approx(wanted[1], abs=1e-4)
+    assert tuned.opened.room.pages.count * tuned.session().runner.page_size <= 1000
+    assert [record.args[1:] for record in caplog.records] == [(4096, 2048), (2048, 1024), (1024, 512)]
+
+
+def test_bare_and_tuned_models_keep_keys_and_values_in_the_same_pages(llama, tmp_path, monkeypatch):
+    made, real = [], openvino_graph.Runner.new_pages
+    monkeypatch.setattr(openvino_graph.Runner, "new_pages", lambda self, n: made.append(n) or real(self, n))
+    bare = OpenVinoModel(llama, dtype="float32")
+    tuned = bare.with_adapter(adapter(tmp_path, llama, 1))
+    first = [texts_and_scores(model) for model in (bare, tuned)]
+    assert [texts_and_scores(model) for model in (bare, tuned)] == first
+    assert len(made) == 1
+
+
+def test_a_single_text_that_is_too_much_is_said_to_be(llama, monkeypatch):
+    model = OpenVinoModel(llama, dtype="float32", batch_tokens=128)
+
+    def full(self, batch):
+        raise MemoryError
+
+    monkeypatch.setattr(openvino_graph.Runner, "run", full)
+    with pytest.raises(BackendError, match=r"writing or scoring one text of \d+ tokens \(no more memory\)"):
+        model.score(PAIRS)
+    with pytest.raises(BackendError, match=r"lower answers\.max_tokens, or take a smaller model"):
+        model.complete(PROMPTS, DRAWN, seeds=range(len(PROMPTS)))
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(llama, monkeypatch):
+    model = OpenVinoModel(llama, dtype="float32")
+    model.score(PAIRS)
+
+    def broken(self, batch):
+        raise RuntimeError("The shape of the input is another")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(openvino_graph.Runner, "run", broken)
+        with pytest.raises(RuntimeError, match="another"):
+            model.score(PAIRS)
+    assert model.score(PAIRS)[0].tokens
+
+
+def test_a_model_that_cannot_be_compiled_for_want_of_memory_is_said_in_one_sentence(llama, monkeypatch):
+    def full(graph, number_format):
+        raise RuntimeError(NO_ROOM)
+
+    monkeypatch.setattr(openvino_session, "Runner", full)
+    with pytest.raises(BackendError, match="not enough memory to load this model"):
+        OpenVinoModel(llama, dtype="float32").score(PAIRS)
+
+
+LIMITED = """
+import dataclasses, logging, resource, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from isara.backends.checkpoints import Checkpoint
+from isara.backends.openvino import OpenVinoModel
+from isara.protocols import Sampling
+logging.basicConfig(level=logging.WARNING, format="%(message)s")
+model = OpenVinoModel(Checkpoint("tiny", Path(sys.argv[2]), None, sys.argv[3]), dtype="float32", batch_tokens=128)
+ask = lambda: model.complete(["The moon", "Goldfish"], Sampling(8), seeds=[0, 0])
+first = ask()
+model.opened.room.budget.tokens = model.opened.room.budget.first = 1 << 21
+used = int(next(l for l in open("/proc/self/status") if l.startswith("VmSize")).split()[1]) * 1024
+limit = used + int(sys.argv[4]) * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+assert [c.text for c in ask()] == [c.text for c in first]
+print("done with", model.opened.room.budget.tokens)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc here to see how much is in use")
+def test_a_limit_of_the_system_is_met_in_the_same_way(llama):
+    words = [sys.executable, "-c", LIMITED, str(Path(__file__).parent), str(llama.folder), llama.sha256, "100"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Memory ran out writing or scoring 2097152 tokens at once" in done.stderr
+    assert int(done.stdout.split()[-1]) < 1 << 21
+
+
+@pytest.mark.parametrize("name", ["gpt2", "opt"])
+def test_a_text_beyond_the_last_learned_position_is_refused(name, tmp_path):
+    model = OpenVinoModel(tiny(tmp_path, name), dtype="float32")
+    short, long = "x" * 200, "x" * 300
+    length = len(model.encoder.prompt(short))
+    assert len(model.complete([short], Sampling(256 - length), seeds=[0])) == 1
+    with pytest.raises(BackendError, match=r"257 tokens, and this model has learned 256 positions\. Show few"):
+        model.complete([short], Sampling(257 - length), seeds=[0])
+    for ask in (model.score, lambda pairs: model.distributions(pairs, 2)):
+        assert len(ask([(short, "y")])) == 1
+        with pytest.raises(BackendError, match="has learned 256 positions"):
+            ask([(long, "y")])

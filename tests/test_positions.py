@@ -41,6 +41,8 @@ def test_a_prompt_beyond_the_last_position_is_refused(short_sighted):
     with pytest.raises(BackendError, match="has learned 256 positions"):
         model.score([(long, "y")])
     assert model.score([(short, "y")])[0].tokens >= 1
+    with pytest.raises(BackendError, match="has learned 256 positions"):
+        model.distributions([(long, "y")], 2)
 
 
 def test_an_example_beyond_the_last_position_is_not_trained_on(short_sighted, tmp_path):

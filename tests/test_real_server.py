@@ -1,8 +1,11 @@
 """
-The real lane with a real server: llama.cpp with the demo's model, on this machine.
+The real lane with a real server: llama.cpp with the demo's model, on this machine; two minutes.
 
-It comes with `pip install xllamacpp` (34 MB, and so not among what the tests need); without it these are skipped.
-ISARA_TEST_SERVER=http://127.0.0.1:8000 puts another server of that model in its place, such as vLLM.
+    pip install xllamacpp
+    pytest -m real tests/test_real_server.py
+
+It is 34 MB to fetch, and so not among what the tests need; without it these are skipped. With
+ISARA_TEST_SERVER=http://127.0.0.1:8000 another server of that model takes its place, such as vLLM.
 """
 
 from __future__ import annotations
@@ -64,7 +67,7 @@ def url(tmp_path_factory):
         yield given
         return
     if importlib.util.find_spec("xllamacpp") is None:
-        pytest.skip("xllamacpp is not installed")
+        pytest.skip("no server to test with: `pip install xllamacpp`, or name one in ISARA_TEST_SERVER")
     try:
         model = embedded_gguf()
         embedded_minilm()
@@ -73,11 +76,14 @@ def url(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    log = (tmp_path_factory.mktemp("server") / "log.txt").open("w")
-    with log, subprocess.Popen([sys.executable, "-c", SERVE, model, str(port)], stdout=log, stderr=log) as process:
+    path = tmp_path_factory.mktemp("server") / "log.txt"
+    with (
+        path.open("w") as log,
+        subprocess.Popen([sys.executable, "-c", SERVE, model, str(port)], stdout=log, stderr=log) as process,
+    ):
         address = f"http://127.0.0.1:{port}"
         while not is_up(address):
-            assert process.poll() is None, "the server did not start"
+            assert process.poll() is None, f"the server did not start: {path.read_text()[-2000:]}"
             time.sleep(0.2)
         yield address
         process.kill()

@@ -35,28 +35,43 @@ def lineage(run: Path, name: str) -> list[Ancestor]:
 
     Raises RunError where the run has no sample of that id, naming the closest ones.
     """
-    known = everything(run)
+    known = family_of(run, name)
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=3)
+        close = difflib.get_close_matches(name, (record["id"] for record in everything(run)), n=3)
         hint = f" Did you mean {', '.join(close)}?" if close else " Ids look like seed-7 or r1-00042."
         raise RunError(f"{run}: no sample {name!r} here.{hint}")
     return list(walk(known, name))
 
 
-def everything(run: Path) -> dict[str, dict[str, Any]]:
-    """Return every sample and candidate of a run by id, each with its `origin`."""
+def family_of(run: Path, name: str) -> dict[str, dict[str, Any]]:
+    """Return a sample and its ancestors by id, as far as the run has them, and hold nothing else of it in memory."""
+    known: dict[str, dict[str, Any]] = {}
+    wanted, before = {name}, -1
+    # One pass finds all but the seeds, since what a sample was shown is older; the next one begins with the seeds.
+    while len(known) > before:
+        before = len(known)
+        for record in everything(run):
+            if record["id"] in wanted:
+                known.setdefault(record["id"], record)
+                wanted.update(record.get("parents", ()))
+                if wanted <= known.keys():
+                    return known
+    return known
+
+
+def everything(run: Path) -> Iterator[dict[str, Any]]:
+    """Yield every sample and candidate of a run, each with its `origin`: those it was given, then newest first."""
     if not stands(run / "manifest.json"):
         raise RunError(f"{run}: no run here (no manifest.json).")
-    known: dict[str, dict[str, Any]] = {}
-    for part, origin in (("seeds", "seed"), ("heldout", "held out"), ("test", "test")):
-        known |= {record["id"]: record | {"origin": origin} for record in records_in(run / f"{part}.jsonl")}
-    for folder in sorted(run.glob("round-*")):
-        number = folder.name.removeprefix("round-")
-        for record in snapshot(folder).records("kept.jsonl"):
-            known[record["id"]] = record | {"origin": f"round {number}, kept"}
-        for record in snapshot(folder).records("dropped.jsonl"):
-            known[record["id"]] = record | {"origin": f"round {number}, dropped ({record['rule']}): {record['reason']}"}
-    return known
+    for part, origin in (("test", "test"), ("heldout", "held out"), ("seeds", "seed")):
+        for record in records_in(run / f"{part}.jsonl"):
+            yield record | {"origin": origin}
+    for folder in sorted(run.glob("round-*"), key=lambda path: (len(path.name), path.name), reverse=True):
+        written, number = snapshot(folder), folder.name.removeprefix("round-")
+        for record in written.each("dropped.jsonl"):
+            yield record | {"origin": f"round {number}, dropped ({record['rule']}): {record['reason']}"}
+        for record in written.each("kept.jsonl"):
+            yield record | {"origin": f"round {number}, kept"}
 
 
 def walk(known: Mapping[str, Mapping[str, Any]], name: str) -> Iterator[Ancestor]:

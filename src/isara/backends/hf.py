@@ -14,9 +14,9 @@ from torch import nn
 from isara.backends.adapter import AdaptedLinear, linear_layers, put_on, read_adapter
 from isara.backends.checkpoints import Checkpoint
 from isara.backends.decode import Lane, decode
-from isara.backends.memory import Budget, ran_out
+from isara.backends.memory import Budget, ran_out, told_by
 from isara.backends.packing import IMPLEMENTATION, register
-from isara.backends.positions import refuse_beyond
+from isara.backends.positions import positions_of, refuse_beyond
 from isara.backends.quiet import quiet_loading
 from isara.backends.scoring import completion_logits, score_encoded
 from isara.backends.selfcheck import check_packing, refusal
@@ -26,10 +26,6 @@ from isara.backends.trust import SAFE, Trust
 from isara.errors import BackendError
 from isara.protocols import Completion, Likelihood, Prompt, Sampling, Targets
 
-_SHORTER = (
-    "Show fewer demonstrations (questions.demonstrations, answers.demonstrations), allow shorter answers "
-    "(answers.max_tokens), or leave out the longest samples."
-)
 Network = Any
 """A transformers model; its classes are not typed."""
 
@@ -79,8 +75,8 @@ def no_room(folder: Path, error: Exception) -> Exception:
     if not ran_out(error):
         return error
     return BackendError(
-        f"{folder}: there is not enough memory to load this model. Close other programs, or give a smaller model "
-        "with --model; what is complete is kept."
+        f"{folder}: there is not enough memory to load this model ({told_by(error)}). Close other programs, or "
+        "give a smaller model with --model; what is complete is kept."
     )
 
 
@@ -151,7 +147,30 @@ class Base:
         return read_adapter(self.layers(), folder)
 
 
-class TransformersModel:
+class Tokenized:
+    """A checkpoint with its tokenizer: what is known of a model without its weights."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self.tokenizer = load_tokenizer(checkpoint.folder, checkpoint.trust)
+        self.encoder = Encoder(self.tokenizer)
+
+    @property
+    def name(self) -> str:
+        """What a person calls this model."""
+        return self.checkpoint.name
+
+    @property
+    def chat(self) -> bool:
+        """Whether it has a chat template."""
+        return self.encoder.template is not None
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Return the length of each text in tokens."""
+        return [len(self.encoder.content(text)) for text in texts]
+
+
+class TransformersModel(Tokenized):
     """A checkpoint, bare or wearing an adapter. Satisfies the `Model` protocol."""
 
     def __init__(
@@ -165,26 +184,14 @@ class TransformersModel:
         base: Base | None = None,
     ) -> None:
         """Take a checkpoint; `base` is its network where it has been loaded already."""
-        self.checkpoint = checkpoint
+        super().__init__(checkpoint)
         self.device = choose_device(device)
         self.dtype = choose_dtype(dtype, self.device)
         self.budget = Budget(batch_tokens, "writing or scoring")
         self.adapter = adapter
-        self.tokenizer = load_tokenizer(checkpoint.folder, checkpoint.trust)
-        self.encoder = Encoder(self.tokenizer)
         self.base = base or Base(checkpoint.folder, self.device, self.dtype, checkpoint.trust)
         self._worn: dict[str, AdaptedLinear] | None = None
         self._whole: Network | None = None
-
-    @property
-    def name(self) -> str:
-        """What a person calls this model."""
-        return self.checkpoint.name
-
-    @property
-    def chat(self) -> bool:
-        """Whether it has a chat template."""
-        return self.encoder.template is not None
 
     @property
     def network(self) -> Network:
@@ -210,10 +217,6 @@ class TransformersModel:
         tuned.budget = self.budget
         return tuned
 
-    def count(self, texts: Sequence[str]) -> list[int]:
-        """Return the length of each text in tokens."""
-        return [len(self.encoder.content(text)) for text in texts]
-
     def complete(self, prompts: Sequence[Prompt], sampling: Sampling, *, seeds: Sequence[int]) -> list[Completion]:
         """Return one completion for each prompt, in order; each has its own random seed, whatever its neighbours."""
         encoded = [self.encoder.prompt(prompt) for prompt in prompts]
@@ -228,7 +231,7 @@ class TransformersModel:
                 done[i] = checked(self.encoder, prompts[i], lane, completion)
 
         sizes = [len(ids) + sampling.max_tokens for ids in encoded]
-        refuse_beyond(self.network, sizes, _SHORTER)
+        refuse_beyond(positions_of(self.network), sizes)
         self.budget.work(sizes, write)
         return [completion for completion in done if completion is not None]
 
@@ -241,7 +244,7 @@ class TransformersModel:
         encoded = [
             (self.encoder.prompt(prompt), self.encoder.completion(prompt, completion)) for prompt, completion in pairs
         ]
-        refuse_beyond(self.network, [len(prompt) + len(completion) for prompt, completion in encoded], _SHORTER)
+        refuse_beyond(positions_of(self.network), lengths(encoded))
         return score_encoded(self.network, encoded, self.budget)
 
     def distributions(self, pairs: Sequence[tuple[Prompt, str]], k: int) -> list[Targets]:
@@ -256,8 +259,14 @@ class TransformersModel:
             for i, rows in zip(group, torch.split(logits, counts), strict=True):
                 found[i] = likeliest(encoded[i][1], rows, k)
 
-        self.budget.work([len(prompt) + len(completion) for prompt, completion in encoded], look)
+        refuse_beyond(positions_of(self.network), lengths(encoded))
+        self.budget.work(lengths(encoded), look)
         return [found[i] for i in range(len(pairs))]
+
+
+def lengths(pairs: Sequence[tuple[list[int], list[int]]]) -> list[int]:
+    """Return how many tokens each prompt (ids) has with its completion (ids)."""
+    return [len(prompt) + len(completion) for prompt, completion in pairs]
 
 
 def checked(encoder: Encoder, prompt: Prompt, lane: Lane, completion: Completion) -> Completion:

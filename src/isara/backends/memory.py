@@ -11,6 +11,9 @@ from isara.errors import BackendError
 
 _SIGNS = (
     "allocate memory",
+    "failed to allocate",
+    "can't alloc",
+    "resource temporarily unavailable",
     "out of memory",
     "not enough memory",
     "alloc_cpu",
@@ -19,14 +22,24 @@ _SIGNS = (
     "could not create a memory",
     "could not create a primitive",
 )
-"""What torch's allocators, the kernel's mapping and oneDNN say, in part, when there is no more memory."""
+"""What the allocators of torch and OpenVINO, the kernel's mapping and oneDNN say, in part, when memory runs out."""
 
 
 def ran_out(error: BaseException) -> bool:
     """Whether an error says that there is no more memory."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError | OSError) and any(sign in str(error).lower() for sign in _SIGNS)
+    return isinstance(error, RuntimeError | OSError) and bool(signs_in(str(error)))
+
+
+def signs_in(said: str) -> list[str]:
+    """Return the lines that say that there is no more memory."""
+    return [line.strip() for line in said.splitlines() if any(sign in line.lower() for sign in _SIGNS)]
+
+
+def told_by(error: BaseException) -> str:
+    """Return the line of an error that says that there is no more memory."""
+    return [*signs_in(str(error)), *str(error).splitlines(), "no more memory"][0][:200]
 
 
 class Budget:
@@ -34,9 +47,14 @@ class Budget:
 
     def __init__(self, tokens: int, doing: str = "scoring", lower: str = "answers.max_tokens") -> None:
         """Start with `tokens`; `doing` says what for, `lower` what a reader can lower where one text is too much."""
-        self.tokens = tokens
+        self.tokens = self.first = tokens
         self.doing = doing
         self.lower = lower
+
+    @property
+    def left(self) -> float:
+        """The share of the first number of tokens that is left."""
+        return self.tokens / self.first
 
     def shrink(self, sizes: Sequence[int], said: str) -> None:
         """Go on with half of what was too much; BackendError: that was a single text."""
@@ -71,13 +89,13 @@ class Budget:
 
 
 def attempt(do: Callable[[], None]) -> str | None:
-    """Do something; returns the first line of what was said where memory ran out, else None."""
+    """Do something; returns the line that says that memory ran out where it did, else None."""
     try:
         do()
     except (RuntimeError, MemoryError) as error:
         if not ran_out(error):
             raise
-        return (str(error) or "no more memory").splitlines()[0][:200]
+        return told_by(error)
     return None
 
 

@@ -8,9 +8,8 @@ requests, so that a completion would depend on its neighbours. Here each has its
 
 from __future__ import annotations
 
-import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -19,96 +18,19 @@ from torch import Tensor
 from isara.backends.adapter import PARTS, read_scale, read_state
 from isara.backends.checkpoints import Checkpoint, configured_ends
 from isara.backends.decode import Lane, completion_of, pick, take, uniforms
-from isara.backends.hf import checked, choose_dtype, load_tokenizer
-from isara.backends.openvino_export import FILE, export, exported
-from isara.backends.openvino_graph import Batch, Factors, Graph, Runner, add_adapter, compress, read_graph
-from isara.backends.openvino_pages import Lease, Pages
+from isara.backends.hf import Tokenized, checked, choose_dtype, lengths
+from isara.backends.openvino_graph import Batch, Factors
+from isara.backends.openvino_pages import Lease
+from isara.backends.openvino_session import Opened, Session
+from isara.backends.positions import refuse_beyond
 from isara.backends.targets import likeliest
-from isara.backends.template import Encoder
 from isara.errors import BackendError
 from isara.protocols import Completion, Likelihood, Prompt, Sampling, Targets
 
 _FORMATS = {torch.bfloat16: "bf16", torch.float16: "f16", torch.float32: "f32"}
-_MOST_TOKENS = 2048
-"""Tokens computed at once; more would fill memory with what is between the layers, and win nothing."""
-_MOST_LOGITS = 1 << 26
-"""Logits made at once (256 MiB)."""
 
 
-class Session:
-    """A compiled graph, its pages, and whose adapter it wears."""
-
-    def __init__(self, runner: Runner, batch_tokens: int) -> None:
-        self.runner = runner
-        self.batch_tokens = batch_tokens
-        self.pages = Pages(0, runner.page_size)
-        self.worn: object = None
-
-    def fits(self, batch: Batch) -> bool:
-        """Whether a batch can take in another sequence."""
-        return len(batch.tokens) < _MOST_TOKENS and len(batch.places) * self.runner.vocabulary < _MOST_LOGITS
-
-    def begin(self, longest: int) -> None:
-        """
-        Begin a call: with enough pages for its longest sequence, and none of them known.
-
-        What is shared is shared within a call. Were it kept, a run that goes on after a kill would begin with other
-        pages than one that was never stopped, and might round in another way.
-        """
-        self.pages.forget()
-        wanted = self.pages.needed(max(self.batch_tokens, longest))
-        if wanted > self.pages.count:
-            self.runner.make_room(wanted)
-            self.pages = Pages(wanted, self.runner.page_size)
-
-    def abandon(self, leases: Iterable[Lease]) -> None:
-        """Give back what is still in use after an error; nothing that it may have left half computed stays known."""
-        for lease in list(leases):
-            self.pages.give_back(lease)
-            self.pages.forget()
-
-    def wear(self, owner: object, factors: Mapping[str, Factors]) -> None:
-        """Put an adapter on where another one is worn."""
-        if self.worn is not owner:
-            self.runner.wear(factors)
-            self.worn = owner
-
-
-class Opened:
-    """A converted checkpoint, compiled when it is first used: bare, and once more with a place for adapters."""
-
-    def __init__(self, checkpoint: Checkpoint, number_format: str, batch_tokens: int, *, int8: bool = False) -> None:
-        self.file = exported(checkpoint)
-        self.number_format = number_format
-        self.int8 = int8
-        self.batch_tokens = batch_tokens
-        self._sessions: dict[frozenset[tuple[str, tuple[int, int]]], Session] = {}
-
-    def session(self, layers: Mapping[str, tuple[int, int]]) -> Session:
-        """Return the session with places for an adapter on those layers."""
-        key = frozenset(layers.items())
-        if key not in self._sessions:
-            graph = read_graph(self.file)
-            self._sessions[key] = self.compiled(graph, layers)
-        return self._sessions[key]
-
-    def tuned(self, folder: Path) -> Session:
-        """Return a session with the fully tuned weights in a folder: converted for this once, and not kept."""
-        with tempfile.TemporaryDirectory(prefix="isara-openvino-") as scratch:
-            export(folder, Path(scratch))
-            graph = read_graph(Path(scratch) / FILE)
-        return self.compiled(graph, {})
-
-    def compiled(self, graph: Graph, layers: Mapping[str, tuple[int, int]]) -> Session:
-        """Return a graph made ready to run."""
-        if self.int8:
-            compress(graph)
-        if layers:
-            add_adapter(graph, layers)
-        return Session(Runner(graph, self.number_format), self.batch_tokens)
-
-
-class OpenVinoModel:
+class OpenVinoModel(Tokenized):
     """A checkpoint on OpenVINO, bare or tuned. Satisfies the `Model` protocol."""
 
     def __init__(
@@ -121,24 +43,12 @@ class OpenVinoModel:
         adapter: Path | None = None,
         opened: Opened | None = None,
     ) -> None:
-        self.checkpoint = checkpoint
+        super().__init__(checkpoint)
         self.dtype = choose_dtype(dtype, torch.device("cpu"))
         self.adapter = adapter
         self.opened = opened or Opened(checkpoint, _FORMATS[self.dtype], batch_tokens, int8=int8)
-        self.tokenizer = load_tokenizer(checkpoint.folder, checkpoint.trust)
-        self.encoder = Encoder(self.tokenizer)
         self._tuned: Session | None = None
         self._factors: Mapping[str, Factors] | None = None
-
-    @property
-    def name(self) -> str:
-        """What a person calls this model."""
-        return self.checkpoint.name
-
-    @property
-    def chat(self) -> bool:
-        """Whether it has a chat template."""
-        return self.encoder.template is not None
 
     def with_adapter(self, adapter: Path | None) -> OpenVinoModel:
         """Return the same checkpoint wearing the adapter in that folder, loaded when first used."""
@@ -146,10 +56,6 @@ class OpenVinoModel:
             return self
         dtype = str(self.dtype).removeprefix("torch.")
         return OpenVinoModel(self.checkpoint, dtype=dtype, adapter=adapter, opened=self.opened)
-
-    def count(self, texts: Sequence[str]) -> list[int]:
-        """Return the length of each text in tokens."""
-        return [len(self.encoder.content(text)) for text in texts]
 
     def session(self) -> Session:
         """Return the compiled graph with this model's weights."""
@@ -167,7 +73,9 @@ class OpenVinoModel:
     def complete(self, prompts: Sequence[Prompt], sampling: Sampling, *, seeds: Sequence[int]) -> list[Completion]:
         """Return one completion for each prompt, in order; each has its own random seed, whatever its neighbours."""
         lanes = [Lane(self.encoder.prompt(prompt), seed) for prompt, seed in zip(prompts, seeds, strict=True)]
-        decode(self.session(), lanes, sampling, self.ends(), self.tokenizer.decode)
+        session = self.session()
+        refuse_beyond(session.runner.positions, [len(lane.prompt) + sampling.max_tokens for lane in lanes])
+        decode(session, lanes, sampling, self.ends(), self.tokenizer.decode)
         return [
             checked(self.encoder, prompt, lane, completion_of(lane, self.tokenizer.decode))
             for prompt, lane in zip(prompts, lanes, strict=True)
@@ -210,17 +118,19 @@ def decode(
 ) -> None:
     """Let lanes write to their ends; one joins as soon as there are pages for the longest it may become."""
     draws = uniforms(lanes, sampling.max_tokens)
-    session.begin(max((len(lane.prompt) for lane in lanes), default=0) + sampling.max_tokens)
-    waiting, leases = deque(range(len(lanes))), dict[int, Lease]()
 
     def finish(lane: Lane, token: int, log: float) -> None:
         take(lane, token, log, sampling.stop, ends, to_text)
 
-    try:
+    def write(waiting: deque[int], leases: dict[int, Lease]) -> None:
+        for i in waiting:
+            # Of what was under way when memory ran out.
+            lanes[i].tokens.clear()
+            lanes[i].logs.clear()
         while waiting or leases:
             step(session, lanes, waiting, leases, draws, sampling, finish)
-    finally:
-        session.abandon(leases.values())
+
+    session.work({i: len(lane.prompt) + sampling.max_tokens for i, lane in enumerate(lanes)}, write)
 
 
 def step(
@@ -253,7 +163,7 @@ def admitted(
 ) -> list[int]:
     """Lease pages to the lanes that come next, as far as pages and the size of a batch allow; returns which."""
     joined = []
-    while waiting and (not tokens or tokens < _MOST_TOKENS):
+    while waiting and (not tokens or tokens < session.most_tokens):
         prompt = lanes[waiting[0]].prompt
         lease = session.pages.lease(prompt, len(prompt) + most)
         if lease is None:
@@ -268,11 +178,10 @@ def look_at(
     session: Session, pairs: Sequence[tuple[list[int], list[int]]], look: Callable[[int, Tensor], None]
 ) -> None:
     """Call `look` for each completion (ids) with the logits before its tokens; what prompts share is computed once."""
-    waiting = deque(i for i, (_, completion) in enumerate(pairs) if completion)
-    session.begin(max((len(prompt) + len(completion) for prompt, completion in pairs), default=0))
-    while waiting:
-        batch, leases = Batch(), dict[int, Lease]()
-        try:
+
+    def read(waiting: deque[int], leases: dict[int, Lease]) -> None:
+        while waiting:
+            batch = Batch()
             while waiting and (not leases or session.fits(batch)):
                 prompt, completion = pairs[waiting[0]]
                 lease = session.pages.lease(prompt, len(prompt) + len(completion) - 1)
@@ -285,8 +194,10 @@ def look_at(
             for i, logits in zip(list(leases), torch.split(rows, [len(pairs[i][1]) for i in leases]), strict=True):
                 look(i, logits)
                 session.pages.give_back(leases.pop(i))
-        finally:
-            session.abandon(leases.values())
+
+    sizes = lengths(pairs)
+    refuse_beyond(session.runner.positions, sizes)
+    session.work({i: sizes[i] for i, (_, completion) in enumerate(pairs) if completion}, read)
 
 
 def token_logs(logits: Tensor, targets: Sequence[int]) -> Tensor:

@@ -21,15 +21,17 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from isara.backends.checkpoints import Checkpoint, cache_folder
-from isara.backends.hf import load_network
-from isara.backends.openvino_graph import CURE, Batch, Runner, paged
+from isara.backends.hf import load_network, no_room
+from isara.backends.memory import ran_out
+from isara.backends.openvino_graph import CURE, Batch, Runner, note_positions, paged
+from isara.backends.positions import positions_of
 from isara.backends.quiet import quiet_loading, without_telemetry
 from isara.backends.selfcheck import alone, distance, probes
 from isara.errors import BackendError
 
 IMPLEMENTATION = "isara-openvino"
 FILE = "openvino_model.xml"
-VERSION = 1
+VERSION = 2
 """Raised when what is written changes, so that older files are not used."""
 
 _LIMIT = 1e-2
@@ -143,14 +145,18 @@ def export(source: Path, out: Path) -> None:
     with torch.inference_mode():
         wanted = alone(network, sequences)
     try:
-        ov.save_model(traced(network), out / FILE, compress_to_fp16=sixteen_bits(source))
+        graph = traced(network)
+        note_positions(graph, positions_of(network))
+        ov.save_model(graph, out / FILE, compress_to_fp16=sixteen_bits(source))
         found = paged_logits(ov.Core().read_model(out / FILE), sequences)
         apart = max(distance(*pair) for pair in zip(found, wanted, strict=True))
     except BackendError as error:
         raise BackendError(refusal(source, str(error))) from error
     except unconverted as error:
         raise BackendError(refusal(source, last_line(error))) from error
-    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
+    except (RuntimeError, MemoryError, TypeError, ValueError, LookupError, AttributeError) as error:
+        if ran_out(error):
+            raise no_room(source, error) from error
         raise BackendError(refusal(source, f"it stops with {type(error).__name__}: {last_line(error)}")) from error
     if apart > _LIMIT:
         raise BackendError(refusal(source, f"next-token probabilities move by {apart:.3f}, and {_LIMIT:g} is rounding"))
@@ -247,7 +253,7 @@ def refuse_moving_positions(config: Mapping[str, Any], source: Path) -> None:
 def paged_logits(graph: Any, sequences: list[list[int]]) -> list[Tensor]:
     """Return the logits of every token of probes, computed as in use: packed, and the last tokens as a further step."""
     runner = Runner(paged(graph), "f32")
-    runner.make_room(len(sequences))
+    runner.use(runner.new_pages(len(sequences)))
     first, last = Batch(), Batch()
     for page, sequence in enumerate(sequences):
         first.add(sequence[:-1], 0, [page], range(len(sequence) - 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ from isara.errors import BackendError
 
 Graph = Any
 """An OpenVINO model; its classes are not typed."""
+Tensors = list[Any]
+"""Memory for pages: the piece itself, and in it one tensor of OpenVINO for the keys or the values of each layer."""
 Factors = tuple[NDArray[np.float32], NDArray[np.float32]]
 """The factors A (rank, in) and B (out, rank) of an adapted layer, the adapter's scale within A."""
 
@@ -25,6 +28,9 @@ LAYER = "__module.network."
 """What the names of layers begin with in a traced graph."""
 
 _ELEMENTWISE = {"Add", "Subtract", "Multiply", "Divide", "Tanh", "Convert"}
+_POSITIONS = ["isara", "positions"]
+_ALIGNED = 64
+"""Bytes of a cache line, on which tensors begin."""
 _CACHES = ("key_cache.", "value_cache.")
 
 
@@ -61,14 +67,18 @@ class Batch:
         self.longest = max(self.longest, past + len(tokens))
 
 
-def read_graph(file: Path) -> Graph:
-    """Return the graph in a file with paged attention, and with logits for the tokens named by the input `places`."""
+def read_graph(file: Path, *, mapped: bool) -> Graph:
+    """
+    Return the graph in a file with paged attention, and with logits for the tokens named by the input `places`.
+
+    `mapped` leaves its weights in the file, for the system to take in and out: what is computed with are copies in
+    another order. Two graphs of one file then share them. The file must stay as it is; it may be deleted.
+    """
     without_telemetry()
     import openvino as ov
 
     core = ov.Core()
-    # Read and not mapped, so that nothing depends on the file once this returns.
-    core.set_property({"ENABLE_MMAP": False})
+    core.set_property({"ENABLE_MMAP": mapped})
     return paged(core.read_model(file))
 
 
@@ -86,6 +96,17 @@ def paged(graph: Graph) -> Graph:
     graph.add_parameters([places])
     graph.validate_nodes_and_infer_types()
     return graph
+
+
+def note_positions(graph: Graph, positions: int | None) -> None:
+    """Write down in a graph how many positions its network has learned; beyond, it would compute, and find nothing."""
+    if positions is not None:
+        graph.set_rt_info(str(positions), _POSITIONS)
+
+
+def learned_positions(graph: Graph) -> int | None:
+    """Return how many positions a graph's network has learned, None where they are computed."""
+    return int(graph.get_rt_info(_POSITIONS).value) if graph.has_rt_info(_POSITIONS) else None
 
 
 def head_of(graph: Graph) -> Any:
@@ -178,16 +199,38 @@ class Runner:
         self.caches = [end for end in self.compiled.inputs if end.get_any_name().startswith(_CACHES)]
         self.page_size = int(self.caches[0].get_partial_shape()[2].get_length())
         self.spare = 0
+        self.pages: Tensors = []
+        self.positions = learned_positions(graph)
         self.vocabulary = int(self.compiled.output("logits").get_partial_shape()[-1].get_length())
 
-    def make_room(self, pages: int) -> None:
-        """Take memory for that many pages; what was in earlier ones is lost."""
+    def new_pages(self, count: int) -> Tensors:
+        """
+        Return memory for that many pages, and for one more that nobody uses.
+
+        It is one piece, which goes back to the system as soon as it is not used; many would leave holes.
+        """
         import openvino as ov
 
-        self.spare = pages
-        for end in self.caches:
-            shape = [pages + 1, *(int(size.get_length()) for size in list(end.get_partial_shape())[1:])]
-            self.request.set_tensor(end, ov.Tensor(end.get_element_type(), ov.Shape(shape)))
+        shapes = [[count + 1, *(int(n.get_length()) for n in list(end.get_partial_shape())[1:])] for end in self.caches]
+        sizes = [math.prod(shape) * end.get_element_type().size for end, shape in zip(self.caches, shapes, strict=True)]
+        whole = np.empty(sum(sizes) + _ALIGNED * (len(sizes) + 1), np.uint8)
+        pages, place = [], 0
+        for end, shape, size in zip(self.caches, shapes, sizes, strict=True):
+            place += -(whole.ctypes.data + place) % _ALIGNED
+            pages.append(ov.Tensor(whole[place : place + size], ov.Shape(shape), end.get_element_type()))
+            place += size
+        return [whole, *pages]
+
+    def use(self, pages: Tensors) -> None:
+        """Keep keys and values in these pages from now on; what is in them is not looked at."""
+        for end, tensor in zip(self.caches, pages[1:], strict=True):
+            self.request.set_tensor(end, tensor)
+        self.spare, self.pages = int(pages[1].shape[0]) - 1, pages
+
+    def release(self) -> None:
+        """Give back the memory for pages and for what was computed."""
+        self.use(self.new_pages(0))
+        self.compiled.release_memory()
 
     def wear(self, factors: Mapping[str, Factors]) -> None:
         """Put an adapter's factors on."""

@@ -10,6 +10,12 @@ from torch import nn
 
 from isara.errors import BackendError
 
+SHORTER = (
+    "Show fewer demonstrations (questions.demonstrations, answers.demonstrations), allow shorter answers "
+    "(answers.max_tokens), or leave out the longest samples."
+)
+"""What helps where a text that is written or scored is too long."""
+
 _TABLE = re.compile(r"(^|\.)(wpe|embed_positions|position_embeddings?|pos_embed\w*)$")
 
 
@@ -20,9 +26,9 @@ def positions_of(network: Any) -> int | None:
     return int(config.max_position_embeddings) if tables else None
 
 
-def refuse_beyond(network: Any, sizes: Sequence[int], advice: str) -> None:
-    """Raise BackendError where a text is longer, in tokens, than the positions that a network has learned."""
-    most, longest = positions_of(network), max(sizes, default=0)
+def refuse_beyond(most: int | None, sizes: Sequence[int], advice: str = SHORTER) -> None:
+    """Raise BackendError where a text is longer, in tokens, than the positions that a model has learned."""
+    longest = max(sizes, default=0)
     if most is not None and longest > most:
         raise BackendError(
             f"model.name: a text of {longest} tokens, and this model has learned {most} positions. {advice}"

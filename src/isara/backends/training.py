@@ -25,7 +25,7 @@ from isara.backends.hf import (
 from isara.backends.loss import answer_loss
 from isara.backends.memory import Budget, attempt, grouped
 from isara.backends.parts import cores_for, shares, side_by_side
-from isara.backends.positions import refuse_beyond
+from isara.backends.positions import positions_of, refuse_beyond
 from isara.backends.savepoints import Savepoint, save_whole
 from isara.backends.scoring import Pair, completion_logits, score_encoded
 from isara.backends.targets import Soft, aligned, soft_loss
@@ -91,7 +91,8 @@ class TransformersTrainer:
         # The end of the turn is not counted in held-out scores, here as everywhere.
         judged = [(prompt, completion[:-1]) for prompt, completion in map(self.encode, heldout)]
         longest = [len(prompt) + len(completion) for prompt, completion in (*pairs, *judged)]
-        refuse_beyond(weights.network, longest, "Lower train.max_tokens to that, and set train.overlong='drop'.")
+        most = positions_of(weights.network)
+        refuse_beyond(most, longest, "Lower train.max_tokens to that, and set train.overlong='drop'.")
         order = draw_order([example.weight for example in examples], steps * self.settings.batch, seed)
         # Of a large pool few examples are ever drawn, so that only their targets are read.
         soft = {i: taught(examples[i], pairs[i]) for i in set(order[state.step * self.settings.batch :])}

@@ -65,6 +65,21 @@ def test_no_filed_text_that_reaches_the_threshold_is_passed_over(pile, query, fl
     assert {i for i, text in enumerate(pile) if f1(query, text) >= floor} <= set(found)
 
 
+@pytest.mark.parametrize("floor", [0.5, 0.7, 1.0])
+def test_texts_that_share_just_enough_of_the_most_frequent_tokens_are_found(floor):
+    # The hardest pairs of every two lengths: what they do not share is rare, and comes first in their prefixes.
+    needs = {(m, n): max(1, math.ceil(floor * (m + n) / 2 - 1e-9)) for m in range(1, 46) for n in range(1, 46)}
+    cases = [(m, n, need) for (m, n), need in needs.items() if need <= min(m, n)]
+    files, characters = Prefixes(floor), {}
+    for m, n, need in cases:
+        rare = [f"r{m}x{n}x{i}" for i in range(n - need)]
+        files.add(*numbered(" ".join([*rare, *(f"w{i}" for i in range(need))]), characters))
+    files.file()
+    for place, (m, _, need) in enumerate(cases):
+        query = " ".join([*(f"u{i}" for i in range(m - need)), *(f"w{i}" for i in range(need))])
+        assert place in files.sharing(*numbered(query, characters), floor)
+
+
 @given(st.integers(1, 80), st.floats(0.01, 1))
 @example(10, 0.7)
 def test_the_fewest_tokens_to_share_are_those_of_the_shortest_text_that_may_reach_the_threshold(n, threshold):

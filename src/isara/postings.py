@@ -68,11 +68,8 @@ def slack(left: Places) -> Numbers:
     return (MOST_LEFT - np.clip(left, 0, MOST_LEFT)).astype(np.uint64) << _PLACE_BITS
 
 
-def joined(postings: Numbers, runs: list[Run], signatures: Numbers) -> Run:
-    """Return one run of sorted postings and those of runs; `signatures` are those of all texts, by place."""
-    for run in reversed(runs):
-        postings = np.concatenate([run.postings, postings])
-        postings.sort(kind="stable")  # finds the two sorted parts, and merges them
+def made(postings: Numbers, signatures: Numbers) -> Run:
+    """Return a run of sorted postings; `signatures` are those of all texts, by place."""
     bits = max(1, (len(postings) // _RANGE).bit_length() - 1)
     shift = np.uint64(64 - bits)
     starts = np.searchsorted(postings, np.arange(1 << bits, dtype=np.uint64) << shift)

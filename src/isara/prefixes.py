@@ -24,7 +24,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from isara.postings import PLACE_MASK, Probes, Run, joined, keys, slack, under
+from isara.postings import PLACE_MASK, Probes, Run, keys, made, slack, under
 
 Places = NDArray[np.int64]
 Postings = NDArray[np.uint64]
@@ -94,12 +94,10 @@ class Prefixes:
         postings = np.concatenate(self._entries(self.filed, end))
         postings.sort()
         # Runs are joined so that each is many times as long as the next: there are never more than a few to search.
-        size, count = len(postings), len(self._runs)
-        while count and len(self._runs[count - 1].postings) < _JOIN * size:
-            count -= 1
-            size += len(self._runs[count].postings)
-        signatures = np.frombuffer(self._signatures, dtype=np.uint64)
-        self._runs[count:] = [joined(postings, self._runs[count:], signatures)]
+        while self._runs and len(self._runs[-1].postings) < _JOIN * len(postings):
+            postings = np.concatenate([self._runs.pop().postings, postings])
+            postings.sort(kind="stable")  # finds the two sorted parts, and merges them
+        self._runs.append(made(postings, np.frombuffer(self._signatures, dtype=np.uint64)))
         self.filed = end
 
     def sharing(self, tokens: Sequence[str], signature: int, threshold: float) -> Places:

@@ -121,11 +121,12 @@ class Index:
     def _best(self, query: str, signature: tuple[int, int], places: Places, threshold: float) -> Nearest:
         best, score = -1, threshold
         if len(places) > _LOOK_FIRST:
-            # A few of the best bounds first: what they reach rules out most others.
+            # The best bound first, then a few of the next: what they reach rules out most others.
             bounds = self._bounds(len(query), signature, places)
-            few = np.argpartition(bounds, -_LOOK_FIRST)[-_LOOK_FIRST:]
-            best, score = self._better(query, places[few[bounds[few] >= max(score, _TINY)]], best, score)
-            bounds[few] = -1
+            for few in (1, _LOOK_FIRST):
+                first = np.argpartition(bounds, -few)[-few:]
+                best, score = self._better(query, places[first[bounds[first] >= max(score, _TINY)]], best, score)
+                bounds[first] = -1
             places = places[bounds >= max(score, _TINY)]
         best, score = self._better(query, places, best, score)
         return Nearest(self._ids[best], score) if best >= 0 else Nearest(None, 0.0)

@@ -106,14 +106,16 @@ class Prefixes:
 
         Those that wait are among them, as far as signatures do not rule them out.
         """
+        m, own = len(tokens), np.uint64(signature)
+        found = [self._waiting(m, own, threshold)]
+        if not self._runs:
+            return found[0]
         known = [number for number in map(self._numbers.get, tokens) if number is not None]
         known.sort(key=self._ranks.__getitem__)
-        # What no text has is rarer than all that some have, and takes the first positions.
-        m, unknown, own = len(tokens), len(tokens) - len(known), np.uint64(signature)
         row = np.array([*known, _ALL, _ALONE], dtype=np.int64)
-        found = [self._waiting(m, own, threshold)]
         for paired in (True, False) if self._longest > _LONGEST_PAIRED else (True,):
-            probes = _probes(m, unknown, threshold, self._longest, paired=paired)
+            # What no text has is rarer than all that some have, and takes the first positions.
+            probes = _probes(m, m - len(known), threshold, self._longest, paired=paired)
             wanted = keys(row[probes.left], row[probes.right], probes.group)
             found += [under(run, wanted, probes, own) for run in self._runs if len(wanted)]
         return np.concatenate(found)

@@ -24,8 +24,9 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # From bottom to top: a module imports only from rows above its own. `backends`, `report` and `cli` count as one module
 # each, and have rows of their own.
 ROWS = """
-errors settings samples protocols events tokenizer prefixes approximate stats eta tomllines rawfiles shapes
-rouge vectors values
+errors settings samples protocols events tokenizer postings approximate stats eta tomllines rawfiles shapes
+prefixes vectors values
+rouge
 neighbours
 config fields prompts retrieve rundir lock filter diversity symptoms topics scripted console
 digests

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from isara import prefixes, rouge
+from isara import postings, prefixes, rouge
 from isara.prefixes import Prefixes, least_common
 from isara.rouge import Index, Nearest, f1
 
@@ -25,6 +25,14 @@ def best(pile, query, threshold):
     scores = [f1(query, text) for text in pile]
     highest = max(scores, default=0.0)
     return Nearest(f"t{scores.index(highest)}", highest) if highest >= max(threshold, 1e-9) else Nearest(None, 0.0)
+
+
+def numbered(text, characters):
+    """A text as `Prefixes` takes it."""
+    coded = "".join(characters.setdefault(word, chr(len(characters) + 1)) for word in rouge.tokens(text))
+    found = rouge._numbered(coded)
+    high, low = rouge._signature(found)
+    return found, high | low
 
 
 @given(PILES, TEXTS | LONG, FLOORS, FLOORS, FILED)
@@ -50,15 +58,26 @@ def test_an_index_that_is_filed_again_and_again_finds_the_same_at_every_size(pil
 def test_no_filed_text_that_reaches_the_threshold_is_passed_over(pile, query, floor):
     files, characters = Prefixes(floor), {}
 
-    def coded(text):
-        return "".join(characters.setdefault(word, chr(len(characters) + 1)) for word in rouge.tokens(text))
-
     for text in pile:
-        files.add(coded(text))
+        files.add(*numbered(text, characters))
     files.file()
-    found = files.sharing(coded(query), floor).tolist()
-    assert found == sorted(set(found))
+    found = files.sharing(*numbered(query, characters), floor).tolist()
     assert {i for i, text in enumerate(pile) if f1(query, text) >= floor} <= set(found)
+
+
+@pytest.mark.parametrize("floor", [0.5, 0.7, 1.0])
+def test_texts_that_share_just_enough_of_the_most_frequent_tokens_are_found(floor):
+    # The hardest pairs of every two lengths: what they do not share is rare, and comes first in their prefixes.
+    needs = {(m, n): max(1, math.ceil(floor * (m + n) / 2 - 1e-9)) for m in range(1, 46) for n in range(1, 46)}
+    cases = [(m, n, need) for (m, n), need in needs.items() if need <= min(m, n)]
+    files, characters = Prefixes(floor), {}
+    for m, n, need in cases:
+        rare = [f"r{m}x{n}x{i}" for i in range(n - need)]
+        files.add(*numbered(" ".join([*rare, *(f"w{i}" for i in range(need))]), characters))
+    files.file()
+    for place, (m, _, need) in enumerate(cases):
+        query = " ".join([*(f"u{i}" for i in range(m - need)), *(f"w{i}" for i in range(need))])
+        assert place in files.sharing(*numbered(query, characters), floor)
 
 
 @given(st.integers(1, 80), st.floats(0.01, 1))
@@ -76,18 +95,19 @@ def test_no_pair_reaches_more_than_its_signatures_allow(a, b):
     index = Index([("a", a)])
     query = "".join(index._characters.get(word, "\0") for word in rouge.tokens(b))
     if query and rouge.tokens(a):
-        assert index._bounds(query, np.arange(1))[0] >= f1(a, b)
+        signature = rouge._signature(rouge._numbered(query))
+        assert index._bounds(len(query), signature, np.arange(1))[0] >= f1(a, b)
 
 
 def test_most_texts_are_passed_over():
     texts = [f"what about w{i % 97} and x{i % 89} near y{i % 83} with z{i}" for i in range(3000)]
     files, characters = Prefixes(0.7), {}
     for text in texts:
-        files.add("".join(characters.setdefault(word, chr(len(characters) + 1)) for word in text.split()))
+        files.add(*numbered(text, characters))
     files.file()
-    query = "".join(characters[word] for word in texts[1234].split())
-    assert 1234 in files.sharing(query, 0.7)
-    assert len(files.sharing(query, 0.7)) < 300
+    found = files.sharing(*numbered(texts[1234], characters), 0.7)
+    assert 1234 in found
+    assert len(found) < 30
 
 
 def test_there_are_never_many_runs_to_search():
@@ -99,11 +119,44 @@ def test_there_are_never_many_runs_to_search():
     assert index.nearest("one 399 two 2793 three", 0.7) == Nearest("399", 1.0)
 
 
-@pytest.mark.parametrize("group", [1, 3, 50])
-def test_how_many_lengths_are_filed_together_changes_nothing(monkeypatch, group):
-    monkeypatch.setattr(prefixes, "_PAIRED_GROUP", group)
+@pytest.mark.parametrize(
+    ("module", "sizes"),
+    [
+        (prefixes, {"_PAIRED_GROUP": 1, "_APART": 0}),
+        (prefixes, {"_PAIRED_GROUP": 5, "_APART": 0}),
+        (prefixes, {"_APART": 39}),
+        (prefixes, {"_SINGLE_GROUP": 1, "_LONGEST_PAIRED": 3}),
+        (prefixes, {"_AT_ONCE": 2}),
+        (prefixes, {"_JOIN": 0}),
+        (postings, {"_LONG": 0}),
+        (postings, {"_LONG": 0, "_SIDE_BY_SIDE": 0}),
+        (postings, {"_LONG": 1, "_SIDE_BY_SIDE": 4, "_RANGE": 50}),
+        (rouge, {"_LOOK_FIRST": 1}),
+    ],
+)
+@given(pile=PILES, queries=st.lists(TEXTS | LONG, max_size=4), floor=FLOORS, unfiled=FILED)
+@settings(max_examples=25, deadline=None)
+def test_whatever_is_looked_at_together_the_same_is_found(module, sizes, pile, queries, floor, unfiled):
+    with pytest.MonkeyPatch.context() as patch:
+        for name, size in sizes.items():
+            patch.setattr(module, name, size)
+        prefixes._probes.cache_clear()
+        index = Index(((f"t{i}", text) for i, text in enumerate(pile)), floor=floor, unfiled=unfiled)
+        for query in [*queries, *pile[:3]]:
+            assert index.nearest(query, floor) == best(pile, query, floor)
     prefixes._probes.cache_clear()
-    pile = [" ".join(f"w{(i * j) % 11}" for j in range(1, 3 + i % 9)) for i in range(60)]
-    index = Index(((f"t{i}", text) for i, text in enumerate(pile)), unfiled=5)
-    assert [index.nearest(text, 0.7) for text in pile] == [best(pile, text, 0.7) for text in pile]
-    prefixes._probes.cache_clear()
+
+
+def test_many_texts_under_one_key_are_told_apart():
+    # Each shares two tokens with every other, and 600 of them share three.
+    pile = [f"hive wax a{i} b{i} {'bee' if i < 600 else f'c{i}'}" for i in range(1500)]
+    index = Index(((f"t{i}", text) for i, text in enumerate(pile)), unfiled=100)
+    queries = ["hive wax a7 b7 bee", "wax hive a1400 b1400 x", "hive wax x y bee", "hive wax bee", "hive wax x y z"]
+    assert [index.nearest(query, 0.7) for query in queries] == [best(pile, query, 0.7) for query in queries]
+
+
+def test_a_token_that_a_text_repeats_is_another_in_its_signature():
+    once, often = ("".join(rouge._numbered(text)) for text in ("ab", "aab"))
+    assert len(set(often)) > len(set(once))
+    bits = [sum(half.bit_count() for half in rouge._signature(rouge._numbered(text))) for text in ("ab", "aab", "aaaa")]
+    assert bits == [2, 3, 4]

@@ -5,20 +5,21 @@ ROUGE-L (Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries") is 
 subsequence (LCS) of two token lists of lengths m and n: F1 = 2 LCS / (m + n).
 
 The search skips what cannot win, and therefore still returns what scoring every pair would: texts whose prefixes share
-too little (`isara.prefixes`), and texts that too many of the query's tokens are missing from, told by a signature: 128
-bits, one set by each token. What is left is compared, those that may reach most first.
+too little (`isara.prefixes`), and texts that lack too many of the query's tokens or have too many others, told by a
+signature: 128 bits, one set by each token. What is left is compared, those that may reach most first.
 """
 
 from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz.distance import LCSseq
+from rapidfuzz.process import cdist
 
 from isara.prefixes import Prefixes
 from isara.tokenizer import tokens, words
@@ -29,6 +30,7 @@ Places = NDArray[np.int64]
 Bounds = NDArray[np.float64]
 
 _ROUNDING = 1e-6
+_TINY = 1e-9
 _LOOK_FIRST = 32
 _HALF = (1 << 64) - 1
 
@@ -88,8 +90,10 @@ class Index:
         self._ids.append(name)
         self._texts.append(coded)
         self._lengths.append(len(coded))
-        self._signatures.extend(_signature(coded))
-        self._prefixes.add(coded)
+        numbered = _numbered(coded)
+        signature = _signature(numbered)
+        self._signatures.extend(signature)
+        self._prefixes.add(numbered, signature[0] | signature[1])
         if len(self) - self._prefixes.filed > self._unfiled:
             self._prefixes.file()
 
@@ -106,49 +110,72 @@ class Index:
         query = "".join(self._characters.get(word, "\0") for word in tokens(text))
         if not query or not self._ids:
             return Nearest(None, 0.0)
-        first = self._prefixes.filed if threshold >= self._floor else 0
-        places = np.arange(first, len(self))
-        if first:
-            places = np.concatenate([self._prefixes.sharing(query, threshold), places])
-        return self._best(query, places, threshold)
+        numbered = _numbered(query)
+        signature = _signature(numbered)
+        if threshold >= self._floor:
+            places = self._prefixes.sharing(numbered, signature[0] | signature[1], threshold)
+        else:
+            places = np.arange(len(self))
+        return self._best(query, signature, places, threshold)
 
-    def _best(self, query: str, places: Places, threshold: float) -> Nearest:
-        bounds = self._bounds(query, places)
+    def _best(self, query: str, signature: tuple[int, int], places: Places, threshold: float) -> Nearest:
         best, score = -1, threshold
-        # A few of the best bounds first: what they reach rules out most others before these are put in order.
-        if len(bounds) > _LOOK_FIRST:
-            few = np.argpartition(bounds, -_LOOK_FIRST)[-_LOOK_FIRST:]
-            best, score = self._better(query, places[few], bounds[few], best, score)
-        best, score = self._better(query, places, bounds, best, score)
+        if len(places) > _LOOK_FIRST:
+            # The best bound first, then a few of the next: what they reach rules out most others.
+            bounds = self._bounds(len(query), signature, places)
+            for few in (1, _LOOK_FIRST):
+                first = np.argpartition(bounds, -few)[-few:]
+                best, score = self._better(query, places[first[bounds[first] >= max(score, _TINY)]], best, score)
+                bounds[first] = -1
+            places = places[bounds >= max(score, _TINY)]
+        best, score = self._better(query, places, best, score)
         return Nearest(self._ids[best], score) if best >= 0 else Nearest(None, 0.0)
 
-    def _better(self, query: str, places: Places, bounds: Bounds, best: int, score: float) -> tuple[int, float]:
+    def _better(self, query: str, places: Places, best: int, score: float) -> tuple[int, float]:
         """Return the place and the score of the most similar of some texts, where it is better than the best so far."""
-        m, may = len(query), np.flatnonzero(bounds >= max(score, 1e-9))
-        for place in places[may[np.argsort(-bounds[may], kind="stable")]].tolist() if len(may) else ():
-            other = self._texts[place]
-            need = max(1, math.ceil(score * (m + len(other)) / 2 - _ROUNDING))  # rounded down in doubt
-            common = LCSseq.similarity(query, other, score_cutoff=need)
-            reached = _f_measure(common, m, len(other))
-            if common and (reached > score or (reached == score and (best < 0 or place < best))):
-                best, score = place, reached
-        return best, score
+        if not len(places):
+            return best, score
+        others = [self._texts[place] for place in places.tolist()]
+        totals = np.frombuffer(self._lengths, dtype=np.uint32)[places].astype(np.int64) + len(query)
+        # Fewer common tokens than even the shortest text needs cannot win, and count as 0; rounded down in doubt.
+        need = max(1, math.ceil(score * int(totals.min()) / 2 - _ROUNDING))
+        common = cdist([query], others, scorer=LCSseq.similarity, score_cutoff=need, dtype=np.int64)[0]
+        # One division: 7 of 10 and 10 tokens is then exactly the 0.7 that a threshold says.
+        reached = 2 * common / totals
+        top = float(reached.max())
+        place = int(places[reached == top].min())
+        better = top > score or (top == score and (best < 0 or place < best))
+        return (place, top) if top and better else (best, score)
 
-    def _bounds(self, query: str, places: Places) -> Bounds:
+    def _bounds(self, m: int, signature: tuple[int, int], places: Places) -> Bounds:
         """Return the most that the ROUGE-L of a query with each of some texts may be."""
-        m, own = len(query), np.array(_signature(query), dtype=np.uint64)
+        own = np.array(signature, dtype=np.uint64)
         lengths = np.frombuffer(self._lengths, dtype=np.uint32)[places].astype(np.int64)
         theirs = np.frombuffer(self._signatures, dtype=np.uint64).reshape(-1, 2)[places]
         # A bit that only one of the two has is at least one token of it that the other lacks.
         # Counted in bytes, and a text may have more tokens than a byte can count.
-        mine, more = np.bitwise_count(own & ~theirs).astype(np.int64), np.bitwise_count(theirs & ~own).astype(np.int64)
-        common = np.minimum(m - mine[:, 0] - mine[:, 1], lengths - more[:, 0] - more[:, 1])
+        missing = np.bitwise_count(own & ~theirs).astype(np.int64)
+        more = np.bitwise_count(theirs & ~own).astype(np.int64)
+        common = np.minimum(m - missing[:, 0] - missing[:, 1], lengths - more[:, 0] - more[:, 1])
         bounds: Bounds = 2 * common / (m + lengths)
         return bounds
 
 
-def _signature(coded: str) -> tuple[int, int]:
-    bits = 0
+def _numbered(coded: str) -> Sequence[str]:
+    """Tell repeats of a token apart by a character more, so that a second "the" is as rare as it is."""
+    if len(set(coded)) == len(coded):
+        return coded
+    seen: dict[str, int] = {}
+    found = []
     for token in coded:
-        bits |= 1 << (ord(token) * 0x9E3779B1 >> 8) % 128
+        seen[token] = times = seen.get(token, 0) + 1
+        found.append(token if times == 1 else token + chr(times))
+    return found
+
+
+def _signature(numbered: Sequence[str]) -> tuple[int, int]:
+    """Return 128 bits. Words are numbered as they come, the frequent ones first: those have bits of their own."""
+    bits = 0
+    for token in numbered:
+        bits |= 1 << (ord(token[0]) + 37 * ord(token[-1]) * (len(token) - 1)) % 128
     return bits & _HALF, bits >> 64

@@ -36,7 +36,7 @@ def plan(run: Run) -> list[dict[str, Any]]:
         add(f"draft-{number}", f"round {number}, drafting", "draft", run.settings.target.accepted, sample)
         if run.settings.train.targets == "soft":
             label = f"round {number}, probabilities"
-            prior = {"generator": 0.25, "mean": 0.55}[run.settings.train.teacher] * sample
+            prior = {"generator": 0.4, "mean": 0.85}[run.settings.train.teacher] * sample
             add(f"targets-{number}", label, "targets", run.settings.target.accepted, prior)
         arm(f"round-{number}", f"round {number}")
     return stages

@@ -100,10 +100,10 @@ def told(run: Run, generator: str, lessons: Sequence[Lesson]) -> list[Targets] |
         teachers += [(generator, alone), ("base", shown)]
     found = []
     for arm, pairs in teachers:
-        told = run.loaded(arm).distributions(pairs, wanted.top_tokens)
-        if told is None:
+        likely = run.loaded(arm).distributions(pairs, wanted.top_tokens)
+        if likely is None:
             return None
-        found.append(told)
+        found.append(likely)
     return [mean_of(several, wanted.top_tokens) for several in zip(*found, strict=True)]
 
 

@@ -32,7 +32,7 @@ config fields prompts retrieve rundir lock filter diversity symptoms topics scri
 digests
 textfiles columns picking stage drafted study heldout manifest replay lineage likeness advice testing report backends
 passages readers context sharing tally generate summary doctor seal
-distil verify evals
+distil verify evals iterations
 tuning
 plan judging
 loop
@@ -54,6 +54,7 @@ INNER_ROWS = {
         page
         markdown
         standings
+        rounds
         comparison
         __init__
         """,

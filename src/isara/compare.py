@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from isara.api import Backend, align, choose_backend, read_inputs
 from isara.errors import InputError, RunError
 from isara.events import Event, Watch, named, quiet
+from isara.iterations import iterations
 from isara.lock import locked
 from isara.measures import measured, opening, set_aside
 from isara.readers import Fields, read_seeds
@@ -61,7 +63,9 @@ def compare(
             watch(Event("say", {"text": f"Run {number} of {len(jobs)}, {job.name}{begun}.", "level": "info"}))
             told = named(watch, job.name)
             align(str(data["seeds"]), out=folder, settings=job.settings, backend=backend, watch=told, **judges(data))
-        found = tally(study, out, places) | {"measures": measured(study, out, places, items, load, watch)}
+        found = tally(study, out, places)
+        found |= iterations(study, out, places, found["arms"])
+        found["measures"] = measured(study, out, places, items, load, watch)
         write_json(out / "comparison.json", found)
         write_comparison(out)
     return found
@@ -130,8 +134,9 @@ def plan(study: Study, data: str) -> tuple[list[Job], list[Place]]:
     """Return the runs to make, in order, and in which of them each arm is for each random seed."""
     jobs: dict[str, Job] = {}
     places = []
-    # Arms that generate first, as their runs have the baselines that others are.
-    ordered = sorted(study.arms, key=lambda arm: not arm.generating)
+    # Arms that generate first, as their runs have the baselines that others are; and of them those with the smallest
+    # rounds, as larger ones begin with the same batches.
+    ordered = sorted(study.arms, key=lambda arm: arm.settings.target.accepted if arm.generating else math.inf)
     for seed in study.chosen.random_seeds:
         hosts: list[Job] = []
         for arm in ordered:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,17 +10,19 @@ from typing import Any
 
 from isara.config import changes
 from isara.manifest import ARMS, stale
-from isara.rundir import Events, read_json, write_json
+from isara.rundir import Events, read_json, steps_in, write_bytes, write_json
 from isara.settings import Settings
 
 _ORDER = (*ARMS, "round-1")
 _RECORDED = ("targets", "teacher", "top_tokens")
 _AFTER_DRAFTING = frozenset(f"train.{name}" for name in (*_RECORDED, "seed_share", "start"))
 """Settings that have no part in what the first round drafts, nor in the baselines."""
-_AFTER_TRAINING = frozenset(
+AFTER_TRAINING = frozenset(
     {"rounds", "gate.min_gain", "gate.patience", "gate.generator", "gate.keep", "gate.pool", "gate.confidence"}
 )
 """Settings that have no part in the first round's training either."""
+_SIZE = frozenset({"target.accepted"})
+"""Says when the first round stops drafting, and has no part in what it drafts until then."""
 _TRAINED = ("adapter", "train.jsonl", "training.json", "heldout.jsonl", "test.jsonl", "answers.jsonl")
 _CONCLUDED = ("round.json", "done.json")
 
@@ -55,7 +58,13 @@ def share(folder: Path, settings: Settings, donors: Sequence[Path]) -> str | Non
         return None
     wanted = {"settings": settings.model_dump(mode="json")}
     found = [(common(read_json(donor / "manifest.json"), wanted), donor) for donor in donors]
-    arms, donor = max(found, key=lambda pair: len(pair[0]), default=((), folder))
+    found = [(tuple(arm for arm in arms if arm != "begun" or goes_on(donor)), donor) for arms, donor in found]
+    # Of rounds that are begun the longest, which stands last: smaller ones are made first.
+    arms, donor = max(
+        found,
+        key=lambda pair: (len(pair[0]), donors.index(pair[1]) if "begun" in pair[0] else len(donors)),
+        default=((), folder),
+    )
     if not arms:
         return None
     scratch = folder.with_name(f".{folder.name}.sharing")
@@ -73,15 +82,28 @@ def share(folder: Path, settings: Settings, donors: Sequence[Path]) -> str | Non
 
 
 def common(old: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what a run can take over: whole baselines, and `drafted` or `trained` for that much of its first round."""
+    """
+    Return what a run can take over: whole baselines, and `begun`, `drafted` or `trained` for that much of round 1.
+
+    A round that accepts more drafts the same batches as one that accepts fewer until that one is full.
+    """
     first = first_other(old, {**old, **wanted})
     whole = _ORDER[: _ORDER.index(first)] if first else ARMS
     if len(whole) < len(ARMS) or not old["settings"]["rounds"]:
         return whole
     names = {change.name for change in changes(old["settings"], wanted["settings"])}
-    if names <= _AFTER_TRAINING:
+    if names <= AFTER_TRAINING:
         return (*whole, "drafted", "trained")
-    return (*whole, "drafted") if names <= _AFTER_TRAINING | _AFTER_DRAFTING else whole
+    if names <= AFTER_TRAINING | _AFTER_DRAFTING:
+        return (*whole, "drafted")
+    more = old["settings"]["target"]["accepted"] < wanted["settings"]["target"]["accepted"]
+    return (*whole, "begun") if more and names <= AFTER_TRAINING | _AFTER_DRAFTING | _SIZE else whole
+
+
+def goes_on(donor: Path) -> bool:
+    """Whether a larger round has all batches of a run's first: a last one cut short by the budget would be longer."""
+    drafted = read_json(donor / "round-1" / "round.json")["drafted"]
+    return bool(drafted % read_json(donor / "manifest.json")["settings"]["target"]["batch"] == 0)
 
 
 def same_targets(*manifests: Mapping[str, Any]) -> bool:
@@ -96,6 +118,9 @@ def copy_arm(donor: Path, to: Path, arm: str, left_out: Sequence[str]) -> list[s
     if arm in ARMS:
         shutil.copytree(donor / arm, to / arm)
         return [f"train-{arm}", f"score-{arm}"]
+    if arm == "begun":
+        copy_begun(donor / "round-1", to / "round-1")
+        return ["draft-1"]
     trained = arm == "trained"
     for entry in (donor / "round-1").iterdir():
         if entry.name in left_out or (entry.name in _TRAINED) != trained:
@@ -106,3 +131,14 @@ def copy_arm(donor: Path, to: Path, arm: str, left_out: Sequence[str]) -> list[s
             (to / "round-1").mkdir(exist_ok=True)
             shutil.copy2(entry, to / "round-1" / entry.name)
     return ["train-round-1", "score-round-1"] if trained else ["draft-1", "targets-1"]
+
+
+def copy_begun(donor: Path, to: Path) -> None:
+    """Copy a round's draft but for its last decision, as a kill just before would have left it: more has room now."""
+    steps, _ = steps_in(donor / "journal.jsonl")
+    lines = (donor / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    write_bytes(to / "journal.jsonl", b"".join(lines[: len(steps) - 1]))
+    lengths = {name: length for step in steps[:-1] for name, length in step["lengths"].items()}
+    for name, length in lengths.items():
+        shutil.copy2(donor / name, to / name)
+        os.truncate(to / name, length)

@@ -45,6 +45,10 @@ def compare(
 
         tables = [comparison_table(found), *(measure_table(found, measure) for measure in found["measures"])]
         Console(width=None if sys.stdout.isatty() else 140).print(*tables)
+        for each in found["rounds"]:
+            show(f"{each['label']}: {each['sentence']}")
+        for each in found["one_shot"]:
+            show(each["sentence"])
         for line in found["unequal"]:
             show(f"unequal: {line}")
         show(f"The page: {out / 'comparison.html'}")

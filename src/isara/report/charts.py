@@ -153,13 +153,33 @@ def _mean(point: CurvePoint) -> float:
 
 
 def _line(points: Sequence[tuple[int, float]], across: Scale, up: Scale, tone: str) -> str:
-    # A polyline takes no percentages; an inner drawing of 100 by 100 is stretched over the chart instead.
     drawn = points[:: math.ceil(len(points) / MOST_POINTS) or 1]
-    path = " ".join(f"{across.share(x):.2f},{100 - up.share(y):.2f}" for x, y in drawn)
+    return _shape("polyline", drawn, across, up, tone)
+
+
+def _shape(kind: str, points: Sequence[tuple[int, float]], across: Scale, up: Scale, tone: str) -> str:
+    # A polyline takes no percentages; an inner drawing of 100 by 100 is stretched over the chart instead.
+    path = " ".join(f"{across.share(x):.2f},{100 - up.share(y):.2f}" for x, y in points)
     return (
         '<svg viewBox="0 0 100 100" preserveAspectRatio="none" width="100%" height="100%">'
-        f'<polyline class="{tone}" points="{path}"/></svg>'
+        f'<{kind} class="{tone}" points="{path}"/></svg>'
     )
+
+
+def rounds_curve(points: Sequence[tuple[int, float, float | None, float | None]], up: Scale, *, title: str) -> str:
+    """Return (round, gain, lower end, upper end) as a line about zero, its intervals as a band; the rounds below."""
+    last, every = points[-1][0], math.ceil(len(points) / 12)
+    across = Scale(0.75, last + 0.25, tuple(float(which) for which, *_ in points[::every]))
+    parts = [_level(up, tick) for tick in up.ticks]
+    parts.append(f'<line class="compare" x1="0" x2="100%" y1="{up.up(0)}" y2="{up.up(0)}"/>')
+    band = [(which, low, high) for which, _, low, high in points if low is not None and high is not None]
+    edge = [*((which, low) for which, low, _ in band), *((which, high) for which, _, high in reversed(band))]
+    parts += [_shape("polygon", edge, across, up, "band"), _line([p[:2] for p in points], across, up, "heldout")]
+    for which, gain, low, high in points:
+        ends = "" if low is None or high is None else f" ({signed(low)} to {signed(high)})"
+        tip = f"<title>round {which}: {signed(gain)}{ends}</title>"
+        parts.append(f'<circle class="heldout" cx="{across.at(which)}" cy="{up.up(gain)}" r="4">{tip}</circle>')
+    return svg("".join(parts), height=160, title=title, kind="curve") + axis(across)
 
 
 def _best_step(training: Training, across: Scale) -> str:

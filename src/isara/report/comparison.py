@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from isara.errors import RunError
-from isara.report import standings
+from isara.report import rounds, standings
 from isara.report.charts import Scale, axis, scale_of, svg
 from isara.report.markdown import plain
 from isara.report.page import policy
@@ -84,7 +84,7 @@ def comparison_markdown(found: Mapping[str, Any]) -> str:
     unequal = found["unequal"] or ["Budgets are equal: accepted samples, and optimiser steps of what is compared."]
     said = "\n".join(f"- {plain(line)}" for line in unequal)
     further = [standings.markdown(each, found["against"], against) for each in found.get("measures", ())]
-    return "\n\n".join([plain(facts(found)), table, said, *further]) + "\n"
+    return "\n\n".join([plain(facts(found)), table, said, *rounds.markdown(found, against), *further]) + "\n"
 
 
 def comparison_html(found: Mapping[str, Any]) -> str:
@@ -104,7 +104,8 @@ def comparison_html(found: Mapping[str, Any]) -> str:
         f"<style>{style}</style>\n</head>\n<body>\n<main>\n<section><h2>{escape(found['study'])}</h2>"
         f"<p>{escape(facts(found))}</p>{gains}</section>\n"
         f"<section><h2>All numbers</h2>{everything(found)}</section>\n"
-        f"<section><h2>Budgets</h2>{said}</section>\n{ratios(found)}{''.join(further)}</main>\n"
+        f"<section><h2>Budgets</h2>{said}</section>\n{rounds.section(found, against)}"
+        f"{ratios(found)}{''.join(further)}</main>\n"
         "<footer>Made by isara from comparison.json alone. This file needs no network.</footer>\n</body>\n</html>\n"
     )
 

@@ -127,6 +127,21 @@ def test_every_arm_of_several_rounds_is_shown_and_no_other(made):
     assert kept["whole"] == (min(made_by_kept) == 3)
 
 
+def test_rounds_that_the_gate_spared_some_random_seed_are_left_out(tmp_path):
+    text = STUDY[: STUDY.index("[arms]")].replace("[1, 2]", "[2, 3]") + (
+        "[arms]\nseeds = {kind = 'seeds'}\nkept = {kind = 'kept', set = ['gate.patience=2']}\n"
+    )
+    out = tmp_path / "out"
+    found = compare(study_in(tmp_path, text), out)
+    summaries = [json.loads((out / run["run"] / "summary.json").read_text()) for run in arm_in(found, "kept")["runs"]]
+    assert sorted(len(summary["rounds"]) for summary in summaries) == [2, 3]
+    kept = rounds_in(found, "kept")
+    assert (len(kept["rounds"]), kept["whole"]) == (2, False)
+    stopped = "The gate stopped some random seeds before the last round; the rounds that all made are shown."
+    for kind in ("md", "html"):
+        assert f"{kept['sentence']} {stopped}" in (out / f"comparison.{kind}").read_text(encoding="utf-8")
+
+
 # -- where it turns ----------------------------------------------------------------------------------------------------
 
 

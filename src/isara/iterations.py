@@ -74,7 +74,7 @@ def of_course(course: Course, against: Scores, name: str, confidence: float) -> 
                 "mean": round(sum(means) / len(means), 6),
                 "by_seed": [round(mean, 6) for mean in means],
                 "difference": asdict(difference),
-                "words": words(f"round {number}", name, difference),
+                "words": words(f"{course.arm.name}, round {number}", name, difference),
             }
         )
     return {

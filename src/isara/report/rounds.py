@@ -44,8 +44,8 @@ def facts(found: Mapping[str, Any], label: str) -> str:
 
 def turn(each: Mapping[str, Any]) -> str:
     """Return where the curve of an arm turns."""
-    stopped = "" if each["whole"] else " The gate stopped some random seeds earlier: rounds that all have are shown."
-    return f"{each['sentence']}{stopped}"
+    stopped = " The gate stopped some random seeds before the last round; the rounds that all made are shown."
+    return str(each["sentence"]) + ("" if each["whole"] else stopped)
 
 
 def markdown(found: Mapping[str, Any], label: str) -> list[str]:
@@ -64,7 +64,10 @@ def section(found: Mapping[str, Any], label: str) -> str:
     """Return the section of the page that tells of rounds; nothing where no arm has several."""
     if not found.get("rounds"):
         return ""
-    heads = "".join(f'<th scope="col">{escape(head.format(label))}</th>' for head in HEADS)
+    heads = "".join(
+        f'<th scope="col" class="{"num" if head in NUMBERS else ""}">{escape(head.format(label))}</th>'
+        for head in HEADS
+    )
     rows = []
     for first, *others in cells(found):
         kinds = ("num" if head in NUMBERS else "" for head in HEADS[1:])
@@ -72,7 +75,8 @@ def section(found: Mapping[str, Any], label: str) -> str:
         rows.append(f'<tr><th scope="row">{escape(first)}</th>{row}</tr>')
     pairs = "".join(f"<p>{escape(each['sentence'])}</p>" for each in found["one_shot"])
     return (
-        f"<section><h2>Round by round</h2><p>{escape(facts(found, label))}</p>{pairs}{curves(found, label)}"
+        f"<section><h2>Round by round</h2><p>{escape(facts(found, label))} A chart has the gain after each "
+        f"round, and its interval as a band.</p>{pairs}{curves(found, label)}"
         f'<div class="wide"><table class="grid"><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
         "</div></section>\n"
     )

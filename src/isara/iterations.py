@@ -11,10 +11,7 @@ from isara import stats
 from isara.rundir import records_in
 from isara.sharing import AFTER_TRAINING
 from isara.study import BEST, Arm, Study
-from isara.tally import Place, arm_at, rounds_of, words
-
-Scores = list[list[float]]
-"""A row for each random seed, in it the NLL of each item."""
+from isara.tally import Place, Scores, arm_at, beside, judging_file, means_of, rounds_of, words
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +27,7 @@ class Course:
 
 def iterations(study: Study, out: Path, places: Sequence[Place], arms: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what `comparison.json` is to hold of rounds; `arms` are those that it holds already."""
-    file = "test.jsonl" if (out / "data" / "test.jsonl").exists() else "heldout.jsonl"
+    file = judging_file(out)
     at = {(place.arm, place.seed): place for place in places}
     runs = {arm["arm"]: arm["runs"] for arm in arms}
 
@@ -64,19 +61,14 @@ def iterations(study: Study, out: Path, places: Sequence[Place], arms: Sequence[
 
 def of_course(course: Course, against: Scores, name: str, confidence: float) -> dict[str, Any]:
     """Return each round of an arm beside the arm that is compared against, and a sentence on where the curve turns."""
-    rounds = []
-    for number, rows in enumerate(course.after, start=1):
-        difference = stats.crossed(against, rows, confidence=confidence)
-        means = [sum(row) / len(row) for row in rows]
-        rounds.append(
-            {
-                "round": number,
-                "mean": round(sum(means) / len(means), 6),
-                "by_seed": [round(mean, 6) for mean in means],
-                "difference": asdict(difference),
-                "words": words(f"{course.arm.name}, round {number}", name, difference),
-            }
-        )
+    rounds = [
+        {
+            "round": number,
+            **means_of(rows),
+            **beside((f"{course.arm.name}, round {number}", rows), (name, against), confidence),
+        }
+        for number, rows in enumerate(course.after, start=1)
+    ]
     return {
         "arm": course.arm.name,
         "label": course.arm.label,

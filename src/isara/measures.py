@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isara import stats
 from isara.api import Backend, plain
 from isara.digests import facts_in, files_below
 from isara.errors import InputError
@@ -22,7 +21,7 @@ from isara.rundir import fingerprint, records_in, snapshot, write_jsonl
 from isara.samples import read_jsonl
 from isara.settings import Settings
 from isara.study import MeasureSettings, Part, Study
-from isara.tally import Place, arm_at, rounds_of, words
+from isara.tally import Place, arm_at, beside, judging_file, means_of, rounds_of
 
 _PROMPTS = ("prompt", "goal", "question", "instruction")
 _WHOLE = ("forgetting",)
@@ -110,8 +109,7 @@ def sources_of(
 ) -> tuple[list[str], list[str]]:
     """Return the files of a benchmark's items, and a sentence for each thing that was left out of them."""
     if name == "heldout":
-        file = "test.jsonl" if (data / "test.jsonl").exists() else "heldout.jsonl"
-        return [str(data / file)], []
+        return [str(data / judging_file(data.parent))], []
     if name in _WHOLE:
         return [study.source(part.file) for part in chosen.parts], []
     sources, notes = [], []
@@ -256,11 +254,8 @@ def standings(study: Study, values: Mapping[tuple[str, int], Sequence[Any]], sig
         if arm.name not in scores:
             found.append({"arm": arm.name, "label": arm.label, "left_out": LEFT_OUT})
             continue
-        means = [sign * sum(row) / len(row) + 0.0 for row in scores[arm.name]]  # never -0.0
-        entry = {"arm": arm.name, "label": arm.label, "mean": round(sum(means) / len(means), 6)}
-        entry["by_seed"] = [round(mean, 6) for mean in means]
+        entry = {"arm": arm.name, "label": arm.label, **means_of(scores[arm.name], sign)}
         if chosen.against in scores:
-            difference = stats.crossed(scores[chosen.against], scores[arm.name], confidence=confidence)
-            entry |= {"difference": asdict(difference), "words": words(arm.name, chosen.against, difference)}
+            entry |= beside((arm.name, scores[arm.name]), (chosen.against, scores[chosen.against]), confidence)
         found.append(entry)
     return found

@@ -219,8 +219,7 @@ class Snapshot:
         """Return the bytes of a file; raises RunError where some are gone."""
         path, length = self.folder / name, self.lengths.get(name, 0)
         content = (content_of(path) or b"")[:length]
-        if len(content) < length:
-            raise RunError(f"{path}: {len(content)} bytes here, {length} were written. {remedy(path)}")
+        refuse_gap(path, len(content), length)
         return content
 
     def records(self, name: str) -> list[dict[str, Any]]:

@@ -11,6 +11,9 @@ from isara import stats
 from isara.rundir import Events, read_json, records_in, snapshot
 from isara.study import BEST, Study
 
+Scores = Sequence[Sequence[float]]
+"""A row for each random seed, in it the score of each item; lower is better."""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -26,7 +29,7 @@ class Place:
 
 def tally(study: Study, out: Path, places: Sequence[Place]) -> dict[str, Any]:
     """Return what `comparison.json` is to hold."""
-    file = "test.jsonl" if (out / "data" / "test.jsonl").exists() else "heldout.jsonl"
+    file = judging_file(out)
     found = {(place.arm, place.seed): outcome(out, place, file) for place in places}
     seeds = study.chosen.random_seeds
     scores = {arm.name: [found[arm.name, seed][1] for seed in seeds] for arm in study.arms}
@@ -35,7 +38,6 @@ def tally(study: Study, out: Path, places: Sequence[Place]) -> dict[str, Any]:
     for arm in study.arms:
         rows = scores[arm.name]
         runs = [found[arm.name, seed][0] for seed in seeds]
-        difference = stats.crossed(scores[study.chosen.against], rows, confidence=confidence)
         arms.append(
             {
                 "arm": arm.name,
@@ -43,8 +45,7 @@ def tally(study: Study, out: Path, places: Sequence[Place]) -> dict[str, Any]:
                 "kind": arm.kind,
                 "changes": list(arm.changes),
                 "mean": round(sum(run["mean"] for run in runs) / len(runs), 6),
-                "difference": asdict(difference),
-                "words": words(arm.name, study.chosen.against, difference),
+                **beside((arm.name, rows), (study.chosen.against, scores[study.chosen.against]), confidence),
                 "runs": runs,
             }
         )
@@ -62,6 +63,23 @@ def tally(study: Study, out: Path, places: Sequence[Place]) -> dict[str, Any]:
         "curve": [point for place in places for point in curve(out, place, file)],
         "unequal": unequal(arms, study),
     }
+
+
+def judging_file(out: Path) -> str:
+    """Return the name of the samples by which the arms are compared: the test's, or the held-out ones without any."""
+    return "test.jsonl" if (out / "data" / "test.jsonl").exists() else "heldout.jsonl"
+
+
+def beside(one: tuple[str, Scores], other: tuple[str, Scores], confidence: float) -> dict[str, Any]:
+    """Return how the first of two named arms differs from the second, above zero where it is better, and in words."""
+    difference = stats.crossed(other[1], one[1], confidence=confidence)
+    return {"difference": asdict(difference), "words": words(one[0], other[0], difference)}
+
+
+def means_of(rows: Scores, sign: float = 1.0) -> dict[str, Any]:
+    """Return the mean of an arm's scores, of all and by random seed, with the sign given back that they came with."""
+    means = [sign * sum(row) / len(row) + 0.0 for row in rows]  # never -0.0
+    return {"mean": round(sum(means) / len(means), 6), "by_seed": [round(mean, 6) for mean in means]}
 
 
 def outcome(out: Path, place: Place, file: str) -> tuple[dict[str, Any], list[float]]:

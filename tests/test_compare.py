@@ -15,6 +15,7 @@ from isara.report import write_comparison
 from isara.rundir import records_in
 from isara.study import OVERRIDES, load_study
 from isara.testing import HashEmbedder, ScriptedModel, ScriptedTrainer
+from studies import made_in, study_in
 
 pytestmark = pytest.mark.usefixtures("unsynced")
 
@@ -47,20 +48,11 @@ self-instruct = {kind = "self-instruct"}
 """
 
 
-def study_in(folder, text=STUDY):
-    path = folder / "study.toml"
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """The study, complete. Look, and do not touch."""
     folder = tmp_path_factory.mktemp("study")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("os.fsync", lambda handle: None)
-        found = compare(study_in(folder), folder / "out")
-    return folder / "out", found
+    return folder / "out", made_in(folder, STUDY)
 
 
 def runs_of(found, *, generating):
@@ -178,7 +170,7 @@ def without_clock(found):
 def test_a_study_goes_on_where_it_stopped_and_does_nothing_twice(made, tmp_path, monkeypatch):
     monkeypatch.setattr(Counting, "completed", 0)
     monkeypatch.setattr(Counting, "fail_at", 400)
-    path = study_in(tmp_path)
+    path = study_in(tmp_path, STUDY)
     with pytest.raises(InterruptedError):
         compare(path, tmp_path / "out", backend=counting)
     monkeypatch.setattr(Counting, "fail_at", -1)
@@ -198,7 +190,7 @@ def test_arms_with_the_same_settings_are_one_run_and_baselines_have_none_of_thei
 
 
 def test_other_settings_are_other_folders(tmp_path):
-    path = study_in(tmp_path)
+    path = study_in(tmp_path, STUDY)
     one, _ = plan(load_study(path), "data")
     other, _ = plan(load_study(path, ["train.rank=4"]), "data")
     third, _ = plan(load_study(path), "other data")
@@ -224,7 +216,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(RunError, match=r"out: not empty, and no study of isara \(found thesis.txt\)"):
-        compare(study_in(tmp_path), tmp_path / "out")
+        compare(study_in(tmp_path, STUDY), tmp_path / "out")
     assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["thesis.txt"]
 
 

@@ -15,6 +15,7 @@ from isara.report.comparison import comparison_html, comparison_markdown
 from isara.rundir import records_in
 from isara.sharing import share
 from isara.study import load_study
+from studies import made_in, study_in
 
 pytestmark = pytest.mark.usefixtures("unsynced")
 
@@ -44,20 +45,11 @@ from-previous = {set = ["train.start='previous'"]}
 """
 
 
-def study_in(folder, text=STUDY):
-    path = folder / "study.toml"
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """The study, complete. Look, and do not touch."""
     folder = tmp_path_factory.mktemp("study")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("os.fsync", lambda handle: None)
-        found = compare(study_in(folder), folder / "out")
-    return folder / "out", found
+    return folder / "out", made_in(folder, STUDY)
 
 
 def arm_in(found, name):

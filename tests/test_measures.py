@@ -19,6 +19,7 @@ from isara.rundir import records_in
 from isara.samples import read_jsonl
 from isara.study import load_study
 from isara.testing import HashEmbedder, ScriptedModel, ScriptedTrainer
+from studies import made_in, study_in
 
 pytestmark = pytest.mark.usefixtures("unsynced")
 
@@ -113,20 +114,12 @@ def files_in(folder):
     return folder
 
 
-def study_in(folder, text=STUDY):
-    path = folder / "study.toml"
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """The study, complete. Look, and do not touch."""
     folder = files_in(tmp_path_factory.mktemp("measures"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("os.fsync", lambda handle: None)
-        Guarded.done = 0
-        found = compare(study_in(folder), folder / "out", backend=guarded)
+    Guarded.done = 0
+    found = made_in(folder, STUDY, backend=guarded)
     return folder / "out", found, Guarded.done
 
 
@@ -324,18 +317,18 @@ def test_killed_it_goes_on_and_complete_it_loads_nothing(made, tmp_path, monkeyp
     monkeypatch.setattr(Guarded, "done", 0)
     monkeypatch.setattr(Guarded, "fail_at", made[2] - 60)
     with pytest.raises(InterruptedError):
-        compare(study_in(tmp_path), tmp_path / "out", backend=guarded)
+        compare(study_in(tmp_path, STUDY), tmp_path / "out", backend=guarded)
     assert list(tmp_path.glob("out/measures/*/*/*/rows.jsonl"))
     monkeypatch.setattr(Guarded, "fail_at", -1)
-    found = compare(study_in(tmp_path), tmp_path / "out", backend=guarded)
+    found = compare(study_in(tmp_path, STUDY), tmp_path / "out", backend=guarded)
     assert found["measures"] == made[1]["measures"]
-    again = compare(study_in(tmp_path), tmp_path / "out", backend=lambda settings: pytest.fail("loaded again"))
+    again = compare(study_in(tmp_path, STUDY), tmp_path / "out", backend=lambda settings: pytest.fail("loaded again"))
     assert again == found
 
 
 def test_rows_that_went_away_are_made_again_and_cut_ones_are_told(made, tmp_path):
     shutil.copytree(made[0].parent, tmp_path / "study")
-    study, out = study_in(tmp_path / "study"), tmp_path / "study" / "out"
+    study, out = study_in(tmp_path / "study", STUDY), tmp_path / "study" / "out"
     shutil.rmtree(next(out.glob("measures/safety-*/base-*/base")))
     assert compare(study, out, backend=guarded)["measures"] == made[1]["measures"]
     rows = next(out.glob("measures/safety-*/base-*/base/rows.jsonl"))
@@ -361,7 +354,7 @@ def test_files_that_are_not_beside_the_study_are_in_the_folder_of_data(isara, tm
 
 def test_a_file_alone_and_a_table_are_the_same_measure(tmp_path):
     files_in(tmp_path)
-    one = load_study(study_in(tmp_path)).chosen.measures["truthfulqa"]
+    one = load_study(study_in(tmp_path, STUDY)).chosen.measures["truthfulqa"]
     text = STUDY.replace('truthfulqa = "truth.csv"', 'truthfulqa = {data = [{file = "truth.csv"}]}')
     two = load_study(study_in(tmp_path, text)).chosen.measures["truthfulqa"]
     assert one.parts == two.parts

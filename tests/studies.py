@@ -1,0 +1,24 @@
+"""Studies for tests: written into a folder, and made there once for a whole module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from isara.compare import compare
+
+
+def study_in(folder: Path, text: str) -> Path:
+    """Write the text of a study into a folder, and return its file."""
+    path = folder / "study.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def made_in(folder: Path, text: str, **how: Any) -> dict[str, Any]:
+    """Make a study into `out` beside its file, without waiting for the disk, and return what it shows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda handle: None)
+        return compare(study_in(folder, text), folder / "out", **how)

@@ -19,11 +19,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from table import Row, row
 
 from isara.approximate import version
 from isara.vectors import SEGMENT, Store
 
 DIMENSIONS, BATCH, WANTED = 384, 64, 16
+UNIT = "processor ms a query"
 SIZES = (1_000, 10_000, 100_000)
 
 
@@ -58,17 +60,17 @@ def sorting(rows: NDArray[np.float16], queries: NDArray[Any], turns: int) -> tup
     return (time.process_time() - begun) / turns / len(queries), found
 
 
-def exact_row(size: int) -> dict[str, Any]:
+def exact_row(size: int) -> Row:
     """Return a row for the exact search; AssertionError where it does not find what sorting finds."""
     rows, queries = embeddings(size), embeddings(BATCH, seed=0)[:BATCH].astype(np.float32)
     turns = max(1, 100_000 // size)
     own, found = timed(Store(rows, exact=size), queries, turns)
     peer, right = sorting(rows, queries[:8], turns)
     assert found[:8] == right
-    return row(f"retrieval_{size // 1000}k", own, peer, "float64 products, sorted", 1.0)
+    return row(f"retrieval_{size // 1000}k", own * 1000, peer * 1000, "float64 products, sorted", UNIT, recall=1.0)
 
 
-def approximate_rows(size: int) -> list[dict[str, Any]]:
+def approximate_rows(size: int) -> list[Row]:
     """Return a row for the index against the exact search, with its recall; none without the library."""
     if version() is None:
         return []
@@ -80,25 +82,15 @@ def approximate_rows(size: int) -> list[dict[str, Any]]:
     own, found = timed(store, queries, 1)
     recall = np.mean([len(set(a) & set(b)) / WANTED for a, b in zip(found, right, strict=True)])
     first = np.mean([a[0] == b[0] for a, b in zip(found, right, strict=True)])
-    made = row(f"retrieval_index_{size // 1000}k", own, exact, "isara's exact search", round(float(recall), 4))
-    return [made | {"recall_of_first": round(float(first), 4), "building_ms_each": round(building / size * 1000, 3)}]
-
-
-def row(name: str, own: float, peer: float, peer_name: str, recall: float) -> dict[str, Any]:
-    """Return a row of the table, in milliseconds for each query."""
-    return {
-        "name": name,
-        "ours": round(own * 1000, 4),
-        "peer": round(peer * 1000, 4),
-        "peer_name": peer_name,
-        "ratio": round(peer / own, 2),
-        "unit": "processor ms a query",
-        "limit": None,
-        "recall": recall,
+    more = {
+        "recall": round(float(recall), 4),
+        "recall_of_first": round(float(first), 4),
+        "building_ms_each": round(building / size * 1000, 3),
     }
+    return [row(f"retrieval_index_{size // 1000}k", own * 1000, exact * 1000, "isara's exact search", UNIT, **more)]
 
 
-def rows(sizes: Sequence[int] = SIZES, approximate: int = 0) -> list[dict[str, Any]]:
+def rows(sizes: Sequence[int] = SIZES, approximate: int = 0) -> list[Row]:
     """Return a row for each size, and those of the index at one size, where one is given."""
     found = [exact_row(size) for size in sizes]
     for (a, before), (b, after) in zip(

@@ -25,9 +25,9 @@ import random
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from rouge_score.rouge_scorer import RougeScorer
+from table import Row, row
 
 from isara.rouge import Index, f1, tokens
 
@@ -134,7 +134,7 @@ def measured(size: int, *, seed: int = 0, growing: bool = False, pairs: int = 50
     return {"kept": len(kept), "pairs": decided, "ours": seconds, "each": each, "split": split}
 
 
-def rows(sizes: Sequence[int] = SIZES) -> list[dict[str, Any]]:
+def rows(sizes: Sequence[int] = SIZES) -> list[Row]:
     """
     Return a row for each size, with the exponent of the growth from the size before as its last field.
 
@@ -143,25 +143,18 @@ def rows(sizes: Sequence[int] = SIZES) -> list[dict[str, Any]]:
     return _rows(sizes, growing=False) + _rows([size for size in sizes if size in GROWING], growing=True)
 
 
-def _rows(sizes: Sequence[int], *, growing: bool) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+def _rows(sizes: Sequence[int], *, growing: bool) -> list[Row]:
+    found: list[Row] = []
     before: tuple[int, float] | None = None
     for size in sizes:
         took = measured(size, growing=growing)
         theirs = took["each"] * took["pairs"]
-        row: dict[str, Any] = {
-            "name": f"rouge_filter_{size // 1000}k" + ("_growing" if growing else ""),
-            "ours": round(took["ours"], 3),
-            "peer": round(theirs, 1),
-            "peer_name": "rouge_score on every pair, timed on 5,000 of them",
-            "ratio": round(theirs / took["ours"], 1),
-            "unit": "processor s",
-            "limit": None,
-        }
-        if before:
-            row["growth"] = round(math.log(took["ours"] / before[1]) / math.log(size / before[0]), 2)
+        grown = math.log(took["ours"] / before[1]) / math.log(size / before[0]) if before else None
+        name = f"rouge_filter_{size // 1000}k" + ("_growing" if growing else "")
+        peer_name = "rouge_score on every pair, timed on 5,000 of them"
+        more = {} if grown is None else {"growth": round(grown, 2)}
+        found.append(row(name, took["ours"], theirs, peer_name, "processor s", **more))
         before = size, took["ours"]
-        found.append(row)
     return found
 
 

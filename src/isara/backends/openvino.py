@@ -9,22 +9,20 @@ requests, so that a completion would depend on its neighbours. Here each has its
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from isara.backends.adapter import PARTS, read_scale, read_state
 from isara.backends.checkpoints import Checkpoint, configured_ends
 from isara.backends.decode import Lane, completion_of, pick, take, uniforms
 from isara.backends.hf import Tokenized, checked, choose_dtype, lengths
-from isara.backends.openvino_graph import Batch, Factors
+from isara.backends.openvino_graph import Batch
 from isara.backends.openvino_pages import Lease
-from isara.backends.openvino_session import Opened, Session
+from isara.backends.openvino_session import Opened, Session, content_of
 from isara.backends.positions import refuse_beyond
 from isara.backends.targets import likeliest
-from isara.errors import BackendError
 from isara.protocols import Completion, Likelihood, Prompt, Sampling, Targets
 
 _FORMATS = {torch.bfloat16: "bf16", torch.float16: "f16", torch.float32: "f32"}
@@ -47,8 +45,7 @@ class OpenVinoModel(Tokenized):
         self.dtype = choose_dtype(dtype, torch.device("cpu"))
         self.adapter = adapter
         self.opened = opened or Opened(checkpoint, _FORMATS[self.dtype], batch_tokens, int8=int8)
-        self._tuned: Session | None = None
-        self._factors: Mapping[str, Factors] | None = None
+        self._content = ""
 
     def with_adapter(self, adapter: Path | None) -> OpenVinoModel:
         """Return the same checkpoint wearing the adapter in that folder, loaded when first used."""
@@ -60,15 +57,9 @@ class OpenVinoModel(Tokenized):
     def session(self) -> Session:
         """Return the compiled graph with this model's weights."""
         if self.adapter is None:
-            return self.opened.session({})
-        if (self.adapter / "config.json").exists():
-            self._tuned = self._tuned or self.opened.tuned(self.adapter)
-            return self._tuned
-        if self._factors is None:
-            self._factors = read_factors(self.adapter)
-        session = self.opened.session({name: (a.shape[1], b.shape[0]) for name, (a, b) in self._factors.items()})
-        session.wear(self, self._factors)
-        return session
+            return self.opened.bare()
+        self._content = self._content or content_of(self.adapter)
+        return self.opened.tuned(self.adapter, self._content)
 
     def complete(self, prompts: Sequence[Prompt], sampling: Sampling, *, seeds: Sequence[int]) -> list[Completion]:
         """Return one completion for each prompt, in order; each has its own random seed, whatever its neighbours."""
@@ -203,15 +194,3 @@ def look_at(
 def token_logs(logits: Tensor, targets: Sequence[int]) -> Tensor:
     """Return the log-probability of each target under its row of logits."""
     return (logits.gather(1, torch.tensor(targets)[:, None])[:, 0] - logits.logsumexp(-1)).double()
-
-
-def read_factors(folder: Path) -> dict[str, Factors]:
-    """Return the factors of the adapter in a folder by the names of their layers; raises BackendError."""
-    rank, alpha = read_scale(folder)
-    state = read_state(folder)
-    names = sorted({key.removeprefix("base_model.model.").rpartition(".lora_")[0] for key in state})
-    try:
-        pairs = {name: [state[f"base_model.model.{name}.{part}.weight"].float() for part in PARTS] for name in names}
-    except KeyError as error:
-        raise BackendError(f"{folder}: this adapter has more or less than A and B for a layer ({error}).") from error
-    return {name: ((a * (alpha / rank)).numpy(), b.numpy()) for name, (a, b) in pairs.items()}

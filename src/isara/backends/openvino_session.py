@@ -8,12 +8,16 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from weakref import WeakSet
 
+from isara.backends.adapter import PARTS, read_scale, read_state
 from isara.backends.checkpoints import Checkpoint
 from isara.backends.hf import no_room
 from isara.backends.memory import Budget, attempt
 from isara.backends.openvino_export import FILE, export, exported
 from isara.backends.openvino_graph import Batch, Factors, Runner, Tensors, add_adapter, compress, read_graph
 from isara.backends.openvino_pages import Lease, Pages
+from isara.digests import facts_in
+from isara.errors import BackendError
+from isara.rundir import fingerprint
 
 _MOST_TOKENS = 2048
 """Tokens computed at once; more would fill memory with what is between the layers, and win nothing."""
@@ -55,15 +59,13 @@ class Room:
 
 
 class Session:
-    """A compiled graph, and whose adapter it wears."""
+    """A compiled graph at work."""
 
     def __init__(self, compiled: Callable[[], Runner], room: Room) -> None:
         """Take what compiles the graph, and the room that it shares with others."""
         self.compiled = compiled
         self.runner = compiled()
         self.room = room
-        self.worn: object = None
-        self.factors: Mapping[str, Factors] = {}
 
     @property
     def pages(self) -> Pages:
@@ -114,7 +116,6 @@ class Session:
         # What OpenVINO was about to make when it had no room stays broken in its caches, so nothing of it is kept.
         del self.runner
         self.runner = self.compiled()
-        self.runner.wear(self.factors)
 
     def abandon(self, leases: Iterable[Lease]) -> None:
         """Give back what is still in use after an error; nothing that it may have left half computed stays known."""
@@ -122,49 +123,80 @@ class Session:
             self.pages.give_back(lease)
             self.pages.forget()
 
-    def wear(self, owner: object, factors: Mapping[str, Factors]) -> None:
-        """Put an adapter on where another one is worn."""
-        if self.worn is not owner:
-            self.runner.wear(factors)
-            self.worn, self.factors = owner, factors
-
 
 class Opened:
-    """A converted checkpoint, compiled when it is first used: bare, and once more with a place for adapters."""
+    """A converted checkpoint, compiled when it is first used: bare, and with the tuned weights that are in use."""
 
     def __init__(self, checkpoint: Checkpoint, number_format: str, batch_tokens: int, *, int8: bool = False) -> None:
         self.file = exported(checkpoint)
         self.number_format = number_format
         self.int8 = int8
         self.room = Room(batch_tokens)
-        self._sessions: dict[frozenset[tuple[str, tuple[int, int]]], Session] = {}
+        self._bare: Session | None = None
+        self._tuned: Session | None = None
+        self._worn = ""
 
-    def session(self, layers: Mapping[str, tuple[int, int]]) -> Session:
-        """Return the session with places for an adapter on those layers."""
-        key = frozenset(layers.items())
-        if key not in self._sessions:
-            self._sessions[key] = Session(lambda: self.compiled(self.file, layers), self.room)
-        return self._sessions[key]
+    def bare(self) -> Session:
+        """Return the session of the untouched checkpoint."""
+        if self._bare is None:
+            self._bare = Session(lambda: self.compiled(self.file), self.room)
+        return self._bare
 
-    def tuned(self, folder: Path) -> Session:
-        """Return a session with the fully tuned weights in a folder: converted for this once, and not kept."""
+    def tuned(self, folder: Path, content: str) -> Session:
+        """
+        Return the session with the tuned weights in a folder, whose `content` has this name.
+
+        It is kept until others are asked for: compiling takes a second or two, and two of them much memory. Fully
+        tuned weights are converted each time, and the file is not kept.
+        """
+        if self._tuned is None or self._worn != content:
+            self._tuned = None
+            whole = (folder / "config.json").exists()
+            self._tuned = Session(self.whole(folder) if whole else self.adapted(folder), self.room)
+            self._worn = content
+        return self._tuned
+
+    def adapted(self, folder: Path) -> Callable[[], Runner]:
+        """Return what compiles the checkpoint with the adapter in a folder."""
+        factors = read_factors(folder)
+        return lambda: self.compiled(self.file, factors)
+
+    def whole(self, folder: Path) -> Callable[[], Runner]:
+        """Return what converts and compiles the fully tuned weights in a folder."""
 
         def compiled() -> Runner:
             with tempfile.TemporaryDirectory(prefix="isara-openvino-") as scratch:
                 export(folder, Path(scratch))
                 # Read as a whole: some systems do not let go of a file that is mapped.
-                return self.compiled(Path(scratch) / FILE, {}, mapped=False)
+                return self.compiled(Path(scratch) / FILE, mapped=False)
 
-        return Session(compiled, self.room)
+        return compiled
 
-    def compiled(self, file: Path, layers: Mapping[str, tuple[int, int]], *, mapped: bool = True) -> Runner:
+    def compiled(self, file: Path, adapter: Mapping[str, Factors] | None = None, *, mapped: bool = True) -> Runner:
         """Return the graph in a file made ready to run; BackendError: there is not enough memory for it."""
         try:
             graph = read_graph(file, mapped=mapped)
             if self.int8:
                 compress(graph)
-            if layers:
-                add_adapter(graph, layers)
+            if adapter:
+                add_adapter(graph, adapter)
             return Runner(graph, self.number_format)
         except (RuntimeError, MemoryError) as error:
             raise no_room(file, error) from error
+
+
+def content_of(folder: Path) -> str:
+    """Return a name for the tuned weights in a folder, by what its files hold; reads them all."""
+    return fingerprint(facts_in(folder, [path.name for path in folder.glob("*") if path.is_file()]))
+
+
+def read_factors(folder: Path) -> dict[str, Factors]:
+    """Return the factors of the adapter in a folder by the names of their layers; raises BackendError."""
+    rank, alpha = read_scale(folder)
+    state = read_state(folder)
+    names = sorted({key.removeprefix("base_model.model.").rpartition(".lora_")[0] for key in state})
+    try:
+        pairs = {name: [state[f"base_model.model.{name}.{part}.weight"].float() for part in PARTS] for name in names}
+    except KeyError as error:
+        raise BackendError(f"{folder}: this adapter has more or less than A and B for a layer ({error}).") from error
+    return {name: ((a * (alpha / rank)).numpy(), b.numpy()) for name, (a, b) in pairs.items()}

@@ -30,7 +30,8 @@ rouge
 neighbours
 config fields prompts retrieve rundir lock filter diversity symptoms topics scripted console
 digests
-textfiles columns picking stage drafted study heldout manifest replay lineage likeness advice testing report backends
+textfiles columns picking stage targetfiles drafted study heldout manifest replay lineage likeness advice testing report
+backends
 passages readers context sharing tally generate summary doctor seal
 distil verify evals iterations
 tuning

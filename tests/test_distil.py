@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,43 +12,46 @@ from hypothesis import strategies as st
 
 from isara import align
 from isara.api import Backend
-from isara.distil import mean_of, targets_in
+from isara.distil import mean_of
 from isara.errors import RunError
 from isara.events import Event
 from isara.heldout import bare_prompt
 from isara.prompts import from_messages
 from isara.protocols import Targets
 from isara.rundir import records_in
+from isara.targetfiles import WRITTEN, targets_in
 from isara.testing import HashEmbedder, ScriptedModel, ScriptedTrainer
 
 pytestmark = pytest.mark.usefixtures("unsynced")
 
 
-class Noting(ScriptedModel):
-    """Counts what it is asked for, and can crash at it."""
+class Telling(ScriptedModel):
+    """Notes what it found likely while it writes, and counts what it is asked for, and can crash at it."""
 
     asked = 0
     crash_at = -1
 
     def tuned(self, strength):
-        model = Noting()
+        model = type(self)()
         model.strength = strength
         return model
 
     def distributions(self, pairs, k):
-        Noting.asked += len(pairs)
-        if Noting.asked == Noting.crash_at:
+        Telling.asked += len(pairs)
+        if Telling.asked == Telling.crash_at:
             raise InterruptedError
         return super().distributions(pairs, k)
 
 
-class Mute(ScriptedModel):
-    """An engine that tells no probabilities of single tokens."""
+class Noting(Telling):
+    """Notes nothing while it writes, so that it is asked for everything."""
 
-    def tuned(self, strength):
-        model = Mute()
-        model.strength = strength
-        return model
+    def complete(self, prompts, sampling, *, seeds):
+        return super().complete(prompts, replace(sampling, top_tokens=0), seeds=seeds)
+
+
+class Mute(Noting):
+    """An engine that tells no probabilities of single tokens."""
 
     def distributions(self, pairs, k):
         return None
@@ -55,7 +59,7 @@ class Mute(ScriptedModel):
 
 @pytest.fixture(autouse=True)
 def fresh():
-    Noting.asked, Noting.crash_at = 0, -1
+    Telling.asked, Telling.crash_at = 0, -1
 
 
 def backend(model):
@@ -101,22 +105,47 @@ def test_every_accepted_sample_has_the_targets_of_its_own_prompt(small, tmp_path
     assert json.loads((tmp_path / "run" / "round-1" / "adapter" / "scripted.json").read_text())["soft"] == 10
 
 
+def test_what_was_noted_while_writing_is_not_asked_for_again(small, tmp_path):
+    soft_run(small, tmp_path / "asked", Noting())
+    asked, Telling.asked = Telling.asked, 0
+    soft_run(small, tmp_path / "noted", Telling())
+    assert (asked, Telling.asked) == (20, 0), "ten accepted samples in each of two rounds"
+    names = [f"round-{number}/targets/{name}" for number in (1, 2) for name in ("index.jsonl", "ids.i32")]
+    assert [(tmp_path / "noted" / n).read_bytes() for n in names] == [
+        (tmp_path / "asked" / n).read_bytes() for n in names
+    ]
+    round_1 = tmp_path / "noted" / "round-1"
+    answered = {r["id"] for r in records_in(round_1 / "completions.jsonl") if r["stage"] == "answer"}
+    assert {r["id"] for r in records_in(round_1 / "kept.jsonl")} <= set(targets_in(round_1, WRITTEN)) <= answered
+
+
+def test_what_was_noted_of_fewer_tokens_is_asked_for(small, tmp_path):
+    class Narrow(Telling):
+        def complete(self, prompts, sampling, *, seeds):
+            return super().complete(prompts, replace(sampling, top_tokens=sampling.top_tokens // 2), seeds=seeds)
+
+    soft_run(small, tmp_path / "run", Narrow())
+    assert Telling.asked == 20
+    assert all(read().ids.shape[1] == 4 for read in targets_in(tmp_path / "run" / "round-1" / "targets").values())
+
+
 def test_a_run_that_crashed_while_recording_ends_as_one_that_did_not(small, tmp_path, monkeypatch):
     monkeypatch.setattr("isara.distil._STEP", 4)
     soft_run(small, tmp_path / "whole", Noting())
-    asked, Noting.asked, Noting.crash_at = Noting.asked, 0, 8
+    asked, Telling.asked, Telling.crash_at = Telling.asked, 0, 8
     with pytest.raises(InterruptedError):
         soft_run(small, tmp_path / "crashed", Noting())
     soft_run(small, tmp_path / "crashed", Noting())
     assert contents(tmp_path / "crashed") == contents(tmp_path / "whole")
-    assert Noting.asked == asked + 4, "only the step that was lost is done again"
+    assert Telling.asked == asked + 4, "only the step that was lost is done again"
 
 
 def test_sampled_answers_ask_for_no_probabilities(small, tmp_path):
     settings = [*small.settings, "train.targets='sampled'"]
-    align(small.records, out=tmp_path / "run", settings=settings, backend=backend(Noting()))
-    assert Noting.asked == 0
+    align(small.records, out=tmp_path / "run", settings=settings, backend=backend(Telling()))
+    assert Telling.asked == 0
     assert not (tmp_path / "run" / "round-1" / "targets").exists()
+    assert not list((tmp_path / "run" / "round-1").glob(f"{WRITTEN}*"))
 
 
 def test_an_engine_without_probabilities_trains_on_the_samples_and_says_so(small, tmp_path):

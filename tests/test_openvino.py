@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -16,7 +17,7 @@ pytest.importorskip("openvino")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from isara.backends import openvino_export, openvino_graph, openvino_session  # noqa: E402
+from isara.backends import decode, openvino, openvino_export, openvino_graph, openvino_session  # noqa: E402
 from isara.backends.adapter import adapt, state_of, write_adapter  # noqa: E402
 from isara.backends.checkpoints import hash_of  # noqa: E402
 from isara.backends.hf import TransformersModel  # noqa: E402
@@ -97,6 +98,31 @@ def test_greedily_too_and_up_to_a_stop_string(both):
     stop = texts[0][2:4]
     cut = same(*both, Sampling(12, stop=(stop,)))
     assert cut[0] == texts[0][: texts[0].index(stop)]
+
+
+@pytest.mark.parametrize("engine", [0, 1])
+@pytest.mark.parametrize(("prompt", "answer"), [*zip(PROMPTS[1:5], ANSWERS[:2] + ANSWERS[3:5], strict=True)])
+def test_what_is_noted_while_writing_is_what_is_told_of_the_text(both, engine, prompt, answer, monkeypatch):
+    """Also of the end of a turn, which is one of the places that a model decides. What it writes is given here."""
+    model = both[engine]
+    tokens = [*model.encoder.completion(prompt, answer), model.encoder.end]
+
+    def written(length, k=6):
+        left = iter(tokens)
+        for module in (decode, openvino):
+            monkeypatch.setattr(module, "pick", lambda *_: (torch.tensor([next(left)]), torch.tensor([-1.0])))
+        (done,) = model.complete([prompt], Sampling(length, top_tokens=k), seeds=[0])
+        return done
+
+    (told,) = model.distributions([(prompt, answer)], 6)
+    noted = written(len(tokens)).targets
+    assert noted.tokens == told.tokens
+    np.testing.assert_allclose(noted.probabilities, told.probabilities, atol=2e-3)
+    assert (noted.ids == told.ids).mean() > 0.9
+    cut = written(len(tokens) - 1)
+    assert not cut.finished
+    assert (cut.targets is None) == isinstance(prompt, Chat), "nobody looked at the end of the turn"
+    assert written(len(tokens), k=0).targets is None
 
 
 def test_a_completion_does_not_depend_on_its_neighbours(both, monkeypatch):

@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from isara.backends.hf import TransformersModel  # noqa: E402
-from isara.backends.targets import aligned, likeliest, soft_loss  # noqa: E402
+from isara.backends.targets import aligned, likeliest, recorded, soft_loss  # noqa: E402
 from isara.backends.training import TransformersTrainer  # noqa: E402
 from isara.protocols import Chat, Example, Targets, Turn  # noqa: E402
 from isara.settings import TrainSettings  # noqa: E402
@@ -84,6 +84,15 @@ def test_targets_do_not_depend_on_the_batch(model):
         np.testing.assert_array_equal(alone.ids, one.ids)
         np.testing.assert_allclose(alone.probabilities, one.probabilities, atol=1e-3)
     assert model.distributions([], 4) == []
+
+
+def test_what_is_noted_of_a_text_needs_every_place_and_leaves_out_what_came_after():
+    rows = [(np.array([place, 9], np.int32), np.array([0.5, 0.25], np.float16)) for place in range(3)]
+    whole = recorded([7, 8, 2], rows)
+    assert (whole.tokens, whole.ids.tolist()) == ((7, 8, 2), [[0, 9], [1, 9], [2, 9]])
+    assert recorded([7, 8], rows).ids.tolist() == [[0, 9], [1, 9]]
+    assert recorded([7, 8, 6, 2], rows) is None
+    assert recorded([], rows) is None
 
 
 def made(tokens, k=2):

@@ -3,32 +3,27 @@ Soft targets: what a round's teachers found likely at each place of an answer, d
 
 Training on these probabilities teaches what the demonstrations changed, and not only the one string that was sampled:
 context distillation (Snell et al. 2022, arXiv 2209.15189). The mean of several teachers is a better teacher than each
-of them (Hinton et al. 2015, arXiv 1503.02531). Targets are recorded once the round's samples are accepted, in committed
-steps, as raw little-endian arrays with an index beside them.
+of them (Hinton et al. 2015, arXiv 1503.02531). What the generator found likely is noted while it writes, where its
+engine can; the rest is asked for once the round's samples are accepted.
 """
 
 from __future__ import annotations
 
 import time
-from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from isara.context import Run, begin, end
-from isara.errors import RunError
 from isara.events import Event
 from isara.heldout import bare_prompt
 from isara.prompts import from_messages
 from isara.protocols import Prompt, Targets
-from isara.rawfiles import stands
-from isara.rundir import Journal, Snapshot, refuse_gap, remedy, snapshot
+from isara.rundir import Journal, snapshot
 from isara.samples import Sample
+from isara.targetfiles import WRITTEN, as_files, targets_in
 
 FOLDER = "targets"
 _STEP = 64
@@ -45,6 +40,8 @@ class Lesson:
     """The question after demonstrations."""
     alone: Prompt
     """The question as a user asks it."""
+    noted: Callable[[], Targets] | None = None
+    """Reads what the generator found likely while it wrote the answer, where that was noted."""
 
 
 def record_targets(run: Run, number: int, generator: str, kept: Sequence[Sample]) -> Path | None:
@@ -76,7 +73,7 @@ def record_targets(run: Run, number: int, generator: str, kept: Sequence[Sample]
             )
             end(run, stage, started, resumed=True)
             return None
-        journal.commit(step, as_files([lesson.id for lesson in some], found))
+        journal.commit(step, as_files(zip((lesson.id for lesson in some), found, strict=True)))
         run.watch(Event("progress", {"name": stage, "done": start + len(some)}))
     end(run, stage, started, resumed=not lessons)
     return folder / FOLDER
@@ -86,25 +83,42 @@ def lessons_of(run: Run, folder: Path, kept: Sequence[Sample]) -> list[Lesson]:
     """Return what a round's teachers are asked: each answer after the prompt it was written for, and alone."""
     records = snapshot(folder).each("prompts.jsonl")
     prompts = {r["id"]: from_messages(r["prompt"]) for r in records if r["stage"] == "answer"}
+    noted = targets_in(folder, WRITTEN) if (folder / f"{WRITTEN}index.jsonl").exists() else {}
     chat = run.model.chat
-    return [Lesson(s.id, s.answer, prompts[s.id], bare_prompt(s.question, chat=chat)) for s in kept]
+    return [Lesson(s.id, s.answer, prompts[s.id], bare_prompt(s.question, chat=chat), noted.get(s.id)) for s in kept]
 
 
 def told(run: Run, generator: str, lessons: Sequence[Lesson]) -> list[Targets] | None:
     """Return what the teachers found likely in each lesson; None where an engine tells no probabilities."""
     wanted = run.settings.train
-    shown = [(lesson.shown, lesson.answer) for lesson in lessons]
-    alone = [(lesson.alone, lesson.answer) for lesson in lessons]
-    teachers = [(generator, shown)]
+    found = [shown_by(run, generator, lessons)]
     if wanted.teacher == "mean":
-        teachers += [(generator, alone), ("base", shown)]
-    found = []
-    for arm, pairs in teachers:
-        likely = run.loaded(arm).distributions(pairs, wanted.top_tokens)
-        if likely is None:
+        alone = [(lesson.alone, lesson.answer) for lesson in lessons]
+        found.append(run.loaded(generator).distributions(alone, wanted.top_tokens))
+        found.append(run.loaded("base").distributions(pairs_of(lessons), wanted.top_tokens))
+    likely = [each for each in found if each is not None]
+    if len(likely) < len(found):
+        return None
+    return [mean_of(several, wanted.top_tokens) for several in zip(*likely, strict=True)]
+
+
+def shown_by(run: Run, generator: str, lessons: Sequence[Lesson]) -> list[Targets] | None:
+    """Return what the generator found likely with demonstrations in view: as noted, and asked for where it was not."""
+    k = run.settings.train.top_tokens
+    found = [lesson.noted() if lesson.noted else None for lesson in lessons]
+    wanting = [i for i, noted in enumerate(found) if noted is None or noted.ids.shape[1] < k]
+    if wanting:
+        asked = run.loaded(generator).distributions(pairs_of([lessons[i] for i in wanting]), k)
+        if asked is None:
             return None
-        found.append(likely)
-    return [mean_of(several, wanted.top_tokens) for several in zip(*found, strict=True)]
+        for i, targets in zip(wanting, asked, strict=True):
+            found[i] = targets
+    return [targets for targets in found if targets is not None]
+
+
+def pairs_of(lessons: Sequence[Lesson]) -> list[tuple[Prompt, str]]:
+    """Return the prompt that each answer was written for, and the answer."""
+    return [(lesson.shown, lesson.answer) for lesson in lessons]
 
 
 def mean_of(several: Sequence[Targets], k: int) -> Targets:
@@ -132,55 +146,3 @@ def mean_of(several: Sequence[Targets], k: int) -> Targets:
         np.take_along_axis(names, best, 1).astype(np.int32),
         np.take_along_axis(summed, best, 1).astype(np.float16),
     )
-
-
-def as_files(names: Sequence[str], found: Sequence[Targets]) -> dict[str, Sequence[Mapping[str, Any]] | bytes]:
-    """Return targets as what a step appends to each file."""
-    index = [
-        {"id": name, "tokens": list(one.tokens), "k": one.ids.shape[1]} for name, one in zip(names, found, strict=True)
-    ]
-    return {
-        "index.jsonl": index,
-        "ids.i32": b"".join(one.ids.astype("<i4").tobytes() for one in found),
-        "probabilities.f16": b"".join(one.probabilities.astype("<f2").tobytes() for one in found),
-    }
-
-
-def targets_in(folder: Path) -> dict[str, Callable[[], Targets]]:
-    """
-    Return what reads the targets of each sample in a folder, by its id; raises RunError where the folder is damaged.
-
-    The numbers stay on the disk until they are asked for: a training draws a few hundred samples of a pool that can
-    have tens of thousands.
-    """
-    written = snapshot(folder)
-    ids, probabilities = mapped(written, "ids.i32", "<i4"), mapped(written, "probabilities.f16", "<f2")
-    found: dict[str, Callable[[], Targets]] = {}
-    start = 0
-    for record in written.each("index.jsonl"):
-        tokens, k = array("i", record["tokens"]), record["k"]
-        end = start + len(tokens) * k
-        if end > len(ids) or end > len(probabilities):
-            raise RunError(f"{folder / 'index.jsonl'}: says more than is recorded of {record['id']}. {remedy(folder)}")
-        found[record["id"]] = partial(read_one, ids, probabilities, tokens, k, start)
-        start = end
-    return found
-
-
-def read_one(
-    ids: NDArray[np.int32], probabilities: NDArray[np.float16], tokens: Sequence[int], k: int, start: int
-) -> Targets:
-    """Return the targets that begin at `start` in the arrays of a round, as a copy in memory."""
-    shape, end = (len(tokens), k), start + len(tokens) * k
-    return Targets(
-        tuple(tokens), np.array(ids[start:end]).reshape(shape), np.array(probabilities[start:end]).reshape(shape)
-    )
-
-
-def mapped(written: Snapshot, name: str, number_format: str) -> NDArray[Any]:
-    """Return the numbers that the committed steps wrote to a file, left on the disk; raises RunError: some are gone."""
-    path, length = written.folder / name, written.lengths.get(name, 0)
-    refuse_gap(path, path.stat().st_size if stands(path) else 0, length)
-    count = length // np.dtype(number_format).itemsize
-    # An empty file cannot be mapped.
-    return np.memmap(path, number_format, "r", shape=(count,)) if count else np.empty(0, number_format)

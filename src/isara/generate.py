@@ -29,6 +29,7 @@ from isara.rundir import Journal
 from isara.samples import Sample
 from isara.settings import Settings
 from isara.stage import Stage
+from isara.targetfiles import WRITTEN, Files, as_files
 
 
 class Draft:
@@ -185,7 +186,11 @@ class Draft:
             for c, few in zip(candidates, shown, strict=True)
         ]
         sampling = Sampling(
-            settings.max_tokens, settings.temperature, settings.top_p, answer_stops(stage.style, stage.separators)
+            settings.max_tokens,
+            settings.temperature,
+            settings.top_p,
+            answer_stops(stage.style, stage.separators),
+            self.settings.train.top_tokens if self.settings.train.targets == "soft" else 0,
         )
         for candidate, few in zip(candidates, shown, strict=True):
             candidate.answer_parents = tuple(sample.id for sample in few)
@@ -241,7 +246,10 @@ class Draft:
             }
             for candidate, completion in zip(candidates, completions, strict=True)
         ]
-        self.journal.commit(step, {"prompts.jsonl": asked, "completions.jsonl": answered})
+        files: Files = {"prompts.jsonl": asked, "completions.jsonl": answered}
+        if sampling.top_tokens:
+            files |= noted(candidates, completions)
+        self.journal.commit(step, files)
         return completions
 
     def score(
@@ -333,3 +341,9 @@ class Draft:
         said = stage.observe(asked, parsed)
         if said:
             self.watch(Event("say", {"text": said, "level": "warning"}))
+
+
+def noted(candidates: Sequence[Candidate], completions: Sequence[Completion]) -> Files:
+    """Return what was found likely while answers were written, where the whole text is the answer, as files."""
+    whole = [(c, done) for c, done in zip(candidates, completions, strict=True) if parse_answer(done.text) == done.text]
+    return as_files([(c.id, done.targets) for c, done in whole if done.targets is not None], WRITTEN)

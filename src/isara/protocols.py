@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -45,6 +45,8 @@ class Sampling:
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
     """A completion ends before the first of these; the end of a turn always ends it."""
+    top_tokens: int = 0
+    """Tell that many of the likeliest tokens at each place, where a model can (temperature and `top_p` left out)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ class Completion:
     """Whether it ended by itself (a stop string or the end of a turn) and not at `max_tokens`."""
     likelihood: Likelihood | None = None
     """How likely the text was to the model that wrote it, where that was known at no cost."""
+    targets: Targets | None = field(default=None, compare=False)
+    """What `Model.distributions` would tell of the text, where that was asked for and known at no cost."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

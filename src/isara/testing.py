@@ -12,6 +12,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -109,7 +110,11 @@ class ScriptedModel:
             if self.remember:
                 self.prompts.append(prompt)
             text = self._respond(prompt, sampling, seed) if self._respond else self._recombined(prompt, sampling, seed)
-            done.append(_ended(text, sampling))
+            completion = _ended(text, sampling)
+            if sampling.top_tokens:
+                targets = self._made_up(prompt, completion.text, sampling.top_tokens)
+                completion = replace(completion, targets=targets)
+            done.append(completion)
         return done
 
     def score(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Likelihood]:
@@ -124,15 +129,14 @@ class ScriptedModel:
     def distributions(self, pairs: Sequence[tuple[Prompt, str]], k: int) -> list[Targets]:
         """Return made-up tokens and probabilities: the completion's own token first, likely as `score` finds it."""
         self._slow()
-        targets = []
-        for prompt, completion in pairs:
-            words = [number("word", word) % 2**31 for word in [*_TOKEN.findall(completion), "the end of the turn"]]
-            likely = math.exp(-judge(read(prompt), completion, self.strength))
-            shares = np.array([likely, *[(1 - likely) / (2 * k)] * (k - 1)], dtype=np.float16)
-            others = [[(word + i) % 2**31 for i in range(k)] for word in words]
-            ids = np.array(others, dtype=np.int32)
-            targets.append(Targets(tuple(words), ids, np.tile(shares, (len(words), 1))))
-        return targets
+        return [self._made_up(prompt, completion, k) for prompt, completion in pairs]
+
+    def _made_up(self, prompt: Prompt, completion: str, k: int) -> Targets:
+        words = [number("word", word) % 2**31 for word in [*_TOKEN.findall(completion), "the end of the turn"]]
+        likely = math.exp(-judge(read(prompt), completion, self.strength))
+        shares = np.array([likely, *[(1 - likely) / (2 * k)] * (k - 1)], dtype=np.float16)
+        ids = np.array([[(word + i) % 2**31 for i in range(k)] for word in words], dtype=np.int32)
+        return Targets(tuple(words), ids, np.tile(shares, (len(words), 1)))
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Return the number of words and punctuation marks of each text."""

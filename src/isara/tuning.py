@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from isara.context import Run, begin, end
-from isara.distil import targets_in
 from isara.errors import BackendError, InputError, RunError
 from isara.events import Event
 from isara.heldout import as_examples
@@ -20,6 +19,7 @@ from isara.protocols import Example, Step, Targets, Trained
 from isara.retrieve import request_seed
 from isara.rundir import read_json, write_json, write_jsonl
 from isara.samples import Sample
+from isara.targetfiles import targets_in
 
 
 def train_arm(

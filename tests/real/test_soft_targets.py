@@ -10,9 +10,9 @@ pytest.importorskip("torch")
 
 from isara.backends.checkpoints import embedded_gguf, embedded_minilm
 from isara.compare import compare
-from isara.distil import targets_in
 from isara.errors import BackendError
 from isara.rundir import records_in
+from isara.targetfiles import targets_in
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 

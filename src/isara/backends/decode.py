@@ -11,6 +11,7 @@ from torch import Tensor
 
 from isara.backends.packing import prefill
 from isara.backends.parts import cores_for, side_by_side
+from isara.backends.targets import Likely, likeliest_in
 from isara.protocols import Completion, Likelihood, Sampling
 
 _LEAST_TOKENS, _LEAST_LANES = 512, 16
@@ -27,6 +28,8 @@ class Lane:
     seed: int
     tokens: list[int] = field(default_factory=list)
     logs: list[float] = field(default_factory=list)
+    likely: list[Likely] = field(default_factory=list)
+    """What was likeliest at each place, the end as well, where that is asked for."""
     text: str | None = None
     """Set when a stop string was met: what came before it."""
     ended: bool = False
@@ -71,6 +74,7 @@ def write(
     going = list(range(len(lanes)))
     for step in range(sampling.max_tokens):
         chosen, logs = pick(logits, sampling, draws[going, step])
+        note(lanes, going, logits, sampling.top_tokens)
         alive = []
         for place, (i, token, log) in enumerate(zip(going, chosen.tolist(), logs.tolist(), strict=True)):
             take(lanes[i], token, log, sampling.stop, ends, to_text)
@@ -87,6 +91,15 @@ def write(
         positions = layout.decode_step()
         logits = network(input_ids=chosen[None, :], position_ids=positions, use_cache=False, layout=layout).logits[0]
         layout.grew()
+
+
+def note(lanes: Sequence[Lane], going: Sequence[int], logits: Tensor, k: int) -> None:
+    """Note the `k` likeliest tokens of each lane that is going, from its row of logits; nothing where `k` is 0."""
+    if k:
+        likely = likeliest_in(logits, k)
+        for i, ids, probabilities in zip(going, *likely, strict=True):
+            if not lanes[i].ended:
+                lanes[i].likely.append((ids, probabilities))
 
 
 def take(

@@ -20,7 +20,7 @@ from isara.backends.positions import positions_of, refuse_beyond
 from isara.backends.quiet import quiet_loading
 from isara.backends.scoring import completion_logits, score_encoded
 from isara.backends.selfcheck import check_packing, refusal
-from isara.backends.targets import likeliest
+from isara.backends.targets import likeliest, recorded
 from isara.backends.template import Encoder
 from isara.backends.trust import SAFE, Trust
 from isara.errors import BackendError
@@ -270,7 +270,10 @@ def lengths(pairs: Sequence[tuple[list[int], list[int]]]) -> list[int]:
 
 
 def checked(encoder: Encoder, prompt: Prompt, lane: Lane, completion: Completion) -> Completion:
-    """Return a completion, without its likelihood where its text would be scored as other tokens."""
-    if completion.likelihood is None or encoder.completion(prompt, completion.text) == lane.tokens:
+    """Return a completion with what was noted of its tokens, and without where its text would be read as others."""
+    if completion.likelihood is None:
         return completion
-    return replace(completion, likelihood=None)
+    if encoder.completion(prompt, completion.text) != lane.tokens:
+        return replace(completion, likelihood=None)
+    ((_, tokens),) = encoder.with_ends([(prompt, completion.text)])
+    return replace(completion, targets=recorded(tokens, lane.likely))

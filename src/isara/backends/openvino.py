@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from isara.backends.checkpoints import Checkpoint, configured_ends
-from isara.backends.decode import Lane, completion_of, pick, take, uniforms
+from isara.backends.decode import Lane, completion_of, note, pick, take, uniforms
 from isara.backends.hf import Tokenized, checked, choose_dtype, lengths
 from isara.backends.openvino_graph import Batch
 from isara.backends.openvino_pages import Lease
@@ -118,6 +118,7 @@ def decode(
             # Of what was under way when memory ran out.
             lanes[i].tokens.clear()
             lanes[i].logs.clear()
+            lanes[i].likely.clear()
         while waiting or leases:
             step(session, lanes, waiting, leases, draws, sampling, finish)
 
@@ -143,6 +144,7 @@ def step(
     going = list(leases)
     logits = torch.from_numpy(session.runner.run(batch))
     chosen, logs = pick(logits, sampling, draws[going, [len(lanes[i].tokens) for i in going]])
+    note(lanes, going, logits, sampling.top_tokens)
     for i, token, log in zip(going, chosen.tolist(), logs.tolist(), strict=True):
         finish(lanes[i], token, log)
         if lanes[i].ended or len(lanes[i].tokens) == sampling.max_tokens:

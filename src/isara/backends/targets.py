@@ -13,23 +13,38 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from isara.protocols import Targets
 
 Soft = tuple[Tensor, Tensor]
 """Token ids and their probabilities at each place of a completion, both (places, k)."""
+Likely = tuple[NDArray[np.int32], NDArray[np.float16]]
+"""The same as they are recorded; or those of one place, both (k)."""
 
 
 def likeliest(tokens: Sequence[int], logits: Tensor, k: int) -> Targets:
     """Return the `k` likeliest tokens at each place, from the logits there, shape (places, vocabulary)."""
     # In parts, as the float32 copy of all rows of a long answer would be large.
-    found = [torch.softmax(rows.float(), -1).topk(min(k, rows.shape[-1])) for rows in torch.split(logits, 256)]
-    return Targets(
-        tuple(tokens),
-        torch.cat([part.indices for part in found]).cpu().numpy().astype(np.int32),
-        torch.cat([part.values for part in found]).cpu().numpy().astype(np.float16),
-    )
+    ids, probabilities = zip(*(likeliest_in(rows, k) for rows in torch.split(logits, 256)), strict=True)
+    return Targets(tuple(tokens), np.concatenate(ids), np.concatenate(probabilities))
+
+
+def likeliest_in(logits: Tensor, k: int) -> Likely:
+    """Return the `k` likeliest tokens of rows of logits, shape (rows, vocabulary), and their probabilities."""
+    rows = logits.float()
+    values, ids = rows.topk(min(k, rows.shape[-1]))
+    shares = (values - rows.logsumexp(-1, keepdim=True)).exp()
+    return ids.cpu().numpy().astype(np.int32), shares.cpu().numpy().astype(np.float16)
+
+
+def recorded(tokens: Sequence[int], likely: Sequence[Likely]) -> Targets | None:
+    """Return what was noted at each place while a text was written; None where a place is wanting."""
+    if not tokens or len(likely) < len(tokens):
+        return None
+    places = likely[: len(tokens)]
+    return Targets(tuple(tokens), np.stack([ids for ids, _ in places]), np.stack([shares for _, shares in places]))
 
 
 def aligned(completion: Sequence[int], targets: Targets | None) -> Soft | None:

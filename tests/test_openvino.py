@@ -101,7 +101,7 @@ def test_greedily_too_and_up_to_a_stop_string(both):
 
 
 @pytest.mark.parametrize("engine", [0, 1])
-@pytest.mark.parametrize(("prompt", "answer"), [*zip(PROMPTS[1:5], ANSWERS[:2] + ANSWERS[3:5], strict=True)])
+@pytest.mark.parametrize(("prompt", "answer"), [*zip(PROMPTS[:2], ANSWERS[:2], strict=True)])
 def test_what_is_noted_while_writing_is_what_is_told_of_the_text(both, engine, prompt, answer, monkeypatch):
     """Also of the end of a turn, which is one of the places that a model decides. What it writes is given here."""
     model = both[engine]
@@ -121,7 +121,7 @@ def test_what_is_noted_while_writing_is_what_is_told_of_the_text(both, engine, p
     assert (noted.ids == told.ids).mean() > 0.9
     cut = written(len(tokens) - 1)
     assert not cut.finished
-    assert (cut.targets is None) == isinstance(prompt, Chat), "nobody looked at the end of the turn"
+    assert cut.targets is None, "nobody looked at the end of the turn"
     assert written(len(tokens), k=0).targets is None
 
 

@@ -243,6 +243,30 @@ def test_each_stage_samples_as_its_settings_say_and_every_request_has_a_seed_of_
     assert [record["seed"] for record in records(tmp_path, "prompts")] == seeds
 
 
+def test_several_questions_can_be_drawn_after_the_same_demonstrations(tmp_path):
+    settings = wanted(questions={"draws": 3}, answers={"demonstrations": 4, "shared": 3}, target={"batch": 8})
+    draft(tmp_path, ScriptedModel(), settings)
+    prompts = records(tmp_path, "prompts")
+    asked = [record for record in prompts if record["stage"] == "question"]
+    shown = [tuple(record["demonstrations"]) for record in asked]
+    runs = [shown[i : i + 3] for i in range(0, len(shown), 3)]
+    assert len(runs) > 2
+    assert all(len(set(run)) == 1 for run in runs)
+    assert len({run[0] for run in runs}) == len(runs)
+    assert len({record["seed"] for record in asked}) == len(asked)
+    seeds, vectors, *_ = world()
+    pool = Pool(seeds, vectors)
+    for record in prompts:
+        if record["stage"] == "answer":
+            question = next(
+                c["question"]
+                for c in records(tmp_path, "kept") + records(tmp_path, "dropped")
+                if c["id"] == record["id"]
+            )
+            vector = HashEmbedder().embed([question])[0].astype("<f2").astype(np.float32)
+            assert record["demonstrations"] == [s.id for s in pool.for_answers([vector], 4, 3)[0]]
+
+
 def test_a_model_without_a_chat_template_is_shown_plain_text_whatever_the_styles(tmp_path):
     model = ScriptedModel(chat=False)
     draft(tmp_path, model, wanted(questions={"style": "chat"}, answers={"style": "chat"}), chat=False)

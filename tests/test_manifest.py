@@ -50,6 +50,7 @@ FIRST_STALE = {
     "questions": "round-1",
     "answers": "base",
     "answers.choice": "round-1",
+    "answers.shared": "round-1",
     "answers.principles": "round-1",
     "target": "round-1",
     "filter": "round-1",

@@ -45,6 +45,31 @@ def test_no_more_than_there_are_and_none_when_none_are_asked_for():
     assert FAN.for_answer(FAN.vectors[0], 0) == []
 
 
+@given(st.integers(1, 40), st.integers(0, 12), st.integers(0, 12), st.integers(0, 99))
+@settings(deadline=None, max_examples=60)
+def test_questions_nearest_to_one_sample_share_their_first_demonstrations(size, count, shared, seed):
+    held = random_pool(size, seed)
+    queries = list(unit(np.random.default_rng(seed).normal(size=(25, 24))))
+    plain, found = held.for_answers(queries, count), held.for_answers(queries, count, shared)
+    blocks = {}
+    for query, before, after in zip(queries, plain, found, strict=True):
+        assert len(set(ids(after))) == len(after) == min(count, size)
+        assert not shared or not count or (anchor := before[-1].id) in ids(after)
+        few = min(shared, count, size)
+        if not few:
+            assert ids(after) == ids(before)
+            continue
+        assert blocks.setdefault(anchor, ids(after)[:few]) == ids(after)[:few]
+        assert ids(after)[few - 1] == anchor
+        nearest = [f"s{place}" for place in held.nearest(query, size) if f"s{place}" not in ids(after)[:few]]
+        assert ids(after)[few:] == nearest[: min(count, size) - few][::-1]
+
+
+def test_the_shared_ones_are_the_neighbours_of_the_sample_nearest_to_the_question():
+    assert ids(FAN.for_answers([unit([[1, 0.45]])[0]], 4, 3)[0]) == ["s3", "s1", "s2", "s4"]
+    assert ids(FAN.for_answers([unit([[1, 0.45]])[0]], 4)[0]) == ["s4", "s1", "s3", "s2"]
+
+
 @pytest.mark.parametrize("dimensions", [24, 384])
 def test_equally_similar_samples_come_in_the_order_of_the_pool(dimensions):
     # How a machine adds up products depends on the row's place; of equal rows none may be nearer for that.

@@ -159,6 +159,8 @@ class Draft:
     def shown_for_questions(self, turns: Sequence[int]) -> list[list[Sample]]:
         """Return what the model sees before new questions: accepted samples where asked for, then an anchor's."""
         settings, key = self.settings.questions, (self.settings.seed, self.number)
+        # As many turns in a row as are drawn after one set of demonstrations see the same.
+        turns = [turn // settings.draws for turn in turns]
         machine = min(settings.machine, len(self.kept), self.questions.shown - 1)
         shown = self.pool.for_questions(turns, self.questions.shown - machine, settings.neighbourhood, *key)
         if machine < 1:
@@ -174,7 +176,8 @@ class Draft:
         if self.settings.answers.choice == "random":
             turns = (request_seed("demonstrations", candidate.id) for candidate in candidates)
             return [self.pool.at_random(self.answers.shown, self.settings.seed, turn) for turn in turns]
-        return self.pool.for_answers([c.vector for c in candidates if c.vector is not None], self.answers.shown)
+        vectors = [c.vector for c in candidates if c.vector is not None]
+        return self.pool.for_answers(vectors, self.answers.shown, self.settings.answers.shared)
 
     def answer(self, batch: int, candidates: list[Candidate]) -> None:
         """Let the model answer each candidate's question, and score how sure it was."""

@@ -32,6 +32,7 @@ _FIRST_STALE = {
     "gate.keep": "round-1",
     "gate.pool": "round-1",
     "answers.choice": "round-1",
+    "answers.shared": "round-1",
     "answers.principles": "round-1",
     "gate.confidence": None,
     "rounds": None,

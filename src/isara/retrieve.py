@@ -44,10 +44,27 @@ class Pool:
         """Return the samples nearest to a question, the most similar last, next to where the answer is written."""
         return self.for_answers([query], count)[0]
 
-    def for_answers(self, queries: Sequence[NDArray[np.float32]], count: int) -> list[list[Sample]]:
-        """Return what `for_answer` does for each of several questions, in one go over the pool."""
-        found = self.store.nearest(np.stack(queries), count) if queries else []
-        return [[self.samples[i] for i in reversed(places)] for places, _ in found]
+    def for_answers(self, queries: Sequence[NDArray[np.float32]], count: int, shared: int = 0) -> list[list[Sample]]:
+        """
+        Return what `for_answer` does for each of several questions, in one go over the pool.
+
+        The first `shared` are those nearest to the sample that is nearest to the question, itself the last of them:
+        the same for all questions that are nearest to that sample.
+        """
+        if not queries:
+            return []
+        shared = min(shared, count)
+        own = [places for places, _ in self.store.nearest(np.stack(queries), count + shared)]
+        if not shared:
+            return [[self.samples[i] for i in reversed(places)] for places in own]
+        anchors = [places[0] for places in own]
+        around = self.store.nearest(self.store.rows_at(anchors), shared)
+        found = []
+        for places, anchor, (near, _) in zip(own, anchors, around, strict=True):
+            block = [anchor, *[i for i in near if i != anchor][: shared - 1]]
+            rest = [i for i in places if i not in block][: count - len(block)]
+            found.append([self.samples[i] for i in (*reversed(block), *reversed(rest))])
+        return found
 
     def at_random(self, count: int, *key: int) -> list[Sample]:
         """Return samples drawn at random, each at most once; `key` are the numbers that the draw depends on."""

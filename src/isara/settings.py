@@ -85,6 +85,8 @@ class QuestionSettings(Section):
     neighbourhood: int = Field(default=16, ge=1)
     """The demonstrations are drawn from this many nearest neighbours of the anchor; larger is more varied, and more
     than the pool has is at random."""
+    draws: int = Field(default=1, ge=1, le=64)
+    """Questions drawn after each set of demonstrations, which is then read once for all of them."""
     temperature: float = Field(default=0.8, ge=0, le=5)
     """Sampling temperature; 0 always takes the most likely token, and then repeats itself."""
     top_p: float = Field(default=0.95, gt=0, le=1)
@@ -102,6 +104,9 @@ class AnswerSettings(Section):
     """Pool samples shown before the question."""
     choice: Literal["nearest", "random"] = "nearest"
     """Which ones: those whose questions are `nearest` to this one, the most similar last, or `random` ones."""
+    shared: int = Field(default=0, ge=0, le=64)
+    """How many of them, the first ones, are neighbours of the pool sample that is nearest to the question, itself among
+    them, and not of the question: questions about one thing then begin alike, and what they share is read once."""
     principles: str = ""
     """Written rules that stand before the demonstrations, all in plain text, and are not trained on: an instruction,
     which isara does without; for a comparison with methods that need one."""

@@ -107,7 +107,11 @@ class OpenVinoModel(Tokenized):
 def decode(
     session: Session, lanes: Sequence[Lane], sampling: Sampling, ends: frozenset[int], to_text: Callable[..., str]
 ) -> None:
-    """Let lanes write to their ends; one joins as soon as there are pages for the longest it may become."""
+    """
+    Let lanes write to their ends; one joins as soon as there are pages for the longest it may become.
+
+    They join in sorted order, so that what begins alike is under way together and is not forgotten in between.
+    """
     draws = uniforms(lanes, sampling.max_tokens)
 
     def finish(lane: Lane, token: int, log: float) -> None:
@@ -122,7 +126,8 @@ def decode(
         while waiting or leases:
             step(session, lanes, waiting, leases, draws, sampling, finish)
 
-    session.work({i: len(lane.prompt) + sampling.max_tokens for i, lane in enumerate(lanes)}, write)
+    order = sorted(range(len(lanes)), key=lambda i: lanes[i].prompt)
+    session.work({i: len(lanes[i].prompt) + sampling.max_tokens for i in order}, write)
 
 
 def step(
@@ -190,7 +195,8 @@ def look_at(
 
     sizes = lengths(pairs)
     refuse_beyond(session.runner.positions, sizes)
-    session.work({i: sizes[i] for i, (_, completion) in enumerate(pairs) if completion}, read)
+    order = sorted((i for i, (_, completion) in enumerate(pairs) if completion), key=lambda i: pairs[i][0])
+    session.work({i: sizes[i] for i in order}, read)
 
 
 def token_logs(logits: Tensor, targets: Sequence[int]) -> Tensor:

@@ -29,9 +29,8 @@ prefixes vectors values
 rouge
 neighbours
 config fields prompts retrieve rundir lock filter diversity symptoms topics scripted console
-digests
-textfiles columns picking stage targetfiles drafted study heldout manifest replay lineage likeness advice testing report
-backends
+digests targetfiles
+textfiles columns picking stage drafted study heldout manifest replay lineage likeness advice testing report backends
 passages readers context sharing tally generate summary doctor seal
 distil verify evals iterations
 tuning

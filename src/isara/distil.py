@@ -80,12 +80,14 @@ def record_targets(run: Run, number: int, generator: str, kept: Sequence[Sample]
 
 
 def lessons_of(run: Run, folder: Path, kept: Sequence[Sample]) -> list[Lesson]:
-    """Return what a round's teachers are asked: each answer after the prompt it was written for, and alone."""
+    """Return what teachers are asked, in order: each answer after the prompt it was written for, and alone."""
     records = snapshot(folder).each("prompts.jsonl")
     prompts = {r["id"]: from_messages(r["prompt"]) for r in records if r["stage"] == "answer"}
     noted = targets_in(folder, WRITTEN) if (folder / f"{WRITTEN}index.jsonl").exists() else {}
     chat = run.model.chat
-    return [Lesson(s.id, s.answer, prompts[s.id], bare_prompt(s.question, chat=chat), noted.get(s.id)) for s in kept]
+    lessons = [Lesson(s.id, s.answer, prompts[s.id], bare_prompt(s.question, chat=chat), noted.get(s.id)) for s in kept]
+    # What begins alike is asked for together, and read once.
+    return sorted(lessons, key=lambda lesson: str(lesson.shown))
 
 
 def told(run: Run, generator: str, lessons: Sequence[Lesson]) -> list[Targets] | None:

@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isara.filter import QUESTION_RULES, Candidate
-from isara.protocols import Likelihood, Vectors
+from isara.prompts import parse_answer
+from isara.protocols import Completion, Likelihood, Vectors
 from isara.rundir import Journal
 from isara.samples import Sample
+from isara.targetfiles import WRITTEN, Files, as_files
 
 
 @dataclass
@@ -79,3 +81,9 @@ def likelihood_of(record: dict[str, Any]) -> Likelihood | None:
     """Return the likelihood noted with a completion, where there is one."""
     total = record["log_likelihood"]
     return None if total is None else Likelihood(total, record["likelihood_tokens"])
+
+
+def noted(candidates: Sequence[Candidate], completions: Sequence[Completion]) -> Files:
+    """Return what was found likely while answers were written, where the whole text is the answer, as files."""
+    whole = [(c, done) for c, done in zip(candidates, completions, strict=True) if parse_answer(done.text) == done.text]
+    return as_files([(c.id, done.targets) for c, done in whole if done.targets is not None], WRITTEN)

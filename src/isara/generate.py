@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isara.drafted import Drafted, decided, likelihood_of, stored_vectors
+from isara.drafted import Drafted, decided, likelihood_of, noted, stored_vectors
 from isara.events import Event, Watch
 from isara.filter import Candidate, Drop, Sieve
 from isara.heldout import refuse_nan
@@ -29,7 +29,7 @@ from isara.rundir import Journal
 from isara.samples import Sample
 from isara.settings import Settings
 from isara.stage import Stage
-from isara.targetfiles import WRITTEN, Files, as_files
+from isara.targetfiles import Files
 
 
 class Draft:
@@ -344,9 +344,3 @@ class Draft:
         said = stage.observe(asked, parsed)
         if said:
             self.watch(Event("say", {"text": said, "level": "warning"}))
-
-
-def noted(candidates: Sequence[Candidate], completions: Sequence[Completion]) -> Files:
-    """Return what was found likely while answers were written, where the whole text is the answer, as files."""
-    whole = [(c, done) for c, done in zip(candidates, completions, strict=True) if parse_answer(done.text) == done.text]
-    return as_files([(c.id, done.targets) for c, done in whole if done.targets is not None], WRITTEN)

@@ -17,12 +17,14 @@ from isara.vectors import Store
 class Pool:
     """What demonstrations are drawn from: the seeds, and what kept rounds accepted."""
 
-    def __init__(self, samples: Sequence[Sample], vectors: NDArray[Any]) -> None:
-        """Hold samples with the vectors of their questions, shape (samples, dimensions)."""
+    def __init__(self, samples: Sequence[Sample], vectors: NDArray[Any], first: Pool | None = None) -> None:
+        """Hold samples with the vectors of their questions, shape (samples, dimensions); `first` began with them."""
         if len(samples) != len(vectors):
             raise ValueError(f"{len(samples)} samples but {len(vectors)} vectors")
         self.samples = tuple(samples)
         self.store = Store(vectors)
+        self.first = first or self
+        """The pool that this one grew from: its samples are the first ones here."""
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -34,7 +36,8 @@ class Pool:
 
     def grown(self, samples: Sequence[Sample], vectors: NDArray[Any]) -> Pool:
         """Return a pool that holds these too."""
-        return Pool((*self.samples, *samples), np.concatenate([self.store.held, vectors.astype(np.float16)]))
+        rows = np.concatenate([self.store.held, vectors.astype(np.float16)])
+        return Pool((*self.samples, *samples), rows, self.first)
 
     def nearest(self, query: NDArray[np.float32], count: int) -> list[int]:
         """Return the places of the samples most like a vector, the most similar first; of equals, the first held."""
@@ -48,16 +51,16 @@ class Pool:
         """
         Return what `for_answer` does for each of several questions, in one go over the pool.
 
-        The first `shared` are those nearest to the sample that is nearest to the question, itself the last of them:
-        the same for all questions that are nearest to that sample.
+        The first `shared` are those nearest to the seed that is nearest to the question, itself the last of them: the
+        same for all questions that are nearest to that seed. Seeds are few, however much the pool has grown.
         """
         if not queries:
             return []
-        shared = min(shared, count)
-        own = [places for places, _ in self.store.nearest(np.stack(queries), count + shared)]
+        shared, rows = min(shared, count), np.stack(queries)
+        own = [places for places, _ in self.store.nearest(rows, count + shared)]
         if not shared:
             return [[self.samples[i] for i in reversed(places)] for places in own]
-        anchors = [places[0] for places in own]
+        anchors = [places[0] for places, _ in self.first.store.nearest(rows, 1)]
         around = self.store.nearest(self.store.rows_at(anchors), shared)
         found = []
         for places, anchor, (near, _) in zip(own, anchors, around, strict=True):

@@ -105,8 +105,8 @@ class AnswerSettings(Section):
     choice: Literal["nearest", "random"] = "nearest"
     """Which ones: those whose questions are `nearest` to this one, the most similar last, or `random` ones."""
     shared: int = Field(default=0, ge=0, le=64)
-    """How many of them, the first ones, are neighbours of the pool sample that is nearest to the question, itself among
-    them, and not of the question: questions about one thing then begin alike, and what they share is read once."""
+    """How many of them, the first ones, are those nearest to the seed that is nearest to the question, itself among
+    them, and not those nearest to the question: questions about one thing then begin alike, and that is read once."""
     principles: str = ""
     """Written rules that stand before the demonstrations, all in plain text, and are not trained on: an instruction,
     which isara does without; for a comparison with methods that need one."""

@@ -128,6 +128,15 @@ def test_what_is_shared_is_what_a_run_of_its_own_would_have_made(made, tmp_path)
         assert contents(tmp_path / name) == contents(out / run["run"]), name
 
 
+def test_a_draft_that_noted_more_or_fewer_tokens_is_not_shared(tmp_path):
+    text = STUDY[: STUDY.index("[arms]")].replace("random_seeds = [1, 2]", "random_seeds = [1]")
+    text += "[arms]\nwide = {kind = 'one-shot'}\nnarrow = {kind = 'one-shot', set = ['train.top_tokens=3']}\n"
+    found = compare(study_in(tmp_path, text + "seeds = {kind = 'seeds'}\n"), tmp_path / "out")
+    for arm, width in zip(found["arms"], (32, 3), strict=False):
+        run = tmp_path / "out" / arm["runs"][0]["run"] / "round-1"
+        assert {record["k"] for record in records_in(run / "written-index.jsonl")} == {width}
+
+
 def contents(folder: Path):
     """Everything but the clock and the folder's name."""
     timed = {"events.jsonl", "manifest.json", "summary.json", "report.html", "report.md", ".lock", "seal.json"}
@@ -169,7 +178,7 @@ def without_clock(found):
 
 def test_a_study_goes_on_where_it_stopped_and_does_nothing_twice(made, tmp_path, monkeypatch):
     monkeypatch.setattr(Counting, "completed", 0)
-    monkeypatch.setattr(Counting, "fail_at", 400)
+    monkeypatch.setattr(Counting, "fail_at", 300)
     path = study_in(tmp_path, STUDY)
     with pytest.raises(InterruptedError):
         compare(path, tmp_path / "out", backend=counting)

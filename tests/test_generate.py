@@ -199,7 +199,7 @@ def test_a_model_that_knows_the_held_out_questions_cannot_bring_them_in(tmp_path
 def test_demonstrations_on_record_are_those_in_the_prompt_and_the_parents_of_what_is_kept(tmp_path):
     seeds, vectors, _, _ = world()
     texts = {sample.id: sample for sample in seeds}
-    settings = wanted(questions={"demonstrations": 3}, answers={"demonstrations": 4})
+    settings = wanted(questions={"demonstrations": 3}, answers={"demonstrations": 4, "shared": 0})
     model = ScriptedModel()
     drafted = draft(tmp_path, model, settings)
     asked = {(record["id"], record["stage"]): record for record in records(tmp_path, "prompts")}

@@ -193,7 +193,7 @@ class Draft:
             settings.temperature,
             settings.top_p,
             answer_stops(stage.style, stage.separators),
-            self.settings.train.top_tokens if self.settings.train.targets == "soft" else 0,
+            self.settings.train.top_tokens,
         )
         for candidate, few in zip(candidates, shown, strict=True):
             candidate.answer_parents = tuple(sample.id for sample in few)

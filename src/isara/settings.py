@@ -85,7 +85,7 @@ class QuestionSettings(Section):
     neighbourhood: int = Field(default=16, ge=1)
     """The demonstrations are drawn from this many nearest neighbours of the anchor; larger is more varied, and more
     than the pool has is at random."""
-    draws: int = Field(default=1, ge=1, le=64)
+    draws: int = Field(default=4, ge=1, le=64)
     """Questions drawn after each set of demonstrations, which is then read once for all of them."""
     temperature: float = Field(default=0.8, ge=0, le=5)
     """Sampling temperature; 0 always takes the most likely token, and then repeats itself."""
@@ -104,7 +104,7 @@ class AnswerSettings(Section):
     """Pool samples shown before the question."""
     choice: Literal["nearest", "random"] = "nearest"
     """Which ones: those whose questions are `nearest` to this one, the most similar last, or `random` ones."""
-    shared: int = Field(default=0, ge=0, le=64)
+    shared: int = Field(default=3, ge=0, le=64)
     """How many of them, the first ones, are those nearest to the seed that is nearest to the question, itself among
     them, and not those nearest to the question: questions about one thing then begin alike, and that is read once."""
     principles: str = ""

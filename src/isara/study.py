@@ -49,6 +49,7 @@ OVERRIDES: Mapping[str, tuple[str, ...]] = {
         "rounds=1",
         *_EVERY_ROUND,
         "questions.demonstrations=8",
+        "questions.draws=1",
         "questions.machine=2",
         "questions.neighbourhood=1000000",
         "answers.choice='random'",

@@ -17,7 +17,7 @@ def plan(run: Run) -> list[dict[str, Any]]:
     """
     tokens = sum(run.trainer.lengths(as_examples(run.seeds, chat=run.model.chat))) / max(1, len(run.seeds))
     step = 0.5 + run.settings.train.batch * tokens / 400
-    sample = 0.0023 * tokens * (run.settings.answers.demonstrations + 4)
+    sample = 0.0014 * tokens * (run.settings.answers.demonstrations + 4)
     judged = len(run.heldout) + 0.4 * len(run.test)
     stages = []
 
@@ -36,7 +36,7 @@ def plan(run: Run) -> list[dict[str, Any]]:
         add(f"draft-{number}", f"round {number}, drafting", "draft", run.settings.target.accepted, sample)
         if run.settings.train.targets == "soft":
             label = f"round {number}, probabilities"
-            prior = {"generator": 0.4, "mean": 0.85}[run.settings.train.teacher] * sample
+            prior = {"generator": 0.05, "mean": 0.4}[run.settings.train.teacher] * sample
             add(f"targets-{number}", label, "targets", run.settings.target.accepted, prior)
         arm(f"round-{number}", f"round {number}")
     return stages

@@ -1,3 +1,4 @@
+import re
 from collections import Counter
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ from isara.backends.decode import Lane, decode, nucleus, pick, uniforms  # noqa:
 from isara.backends.hf import TransformersModel, checked  # noqa: E402
 from isara.backends.memory import grouped  # noqa: E402
 from isara.backends.packing import IMPLEMENTATION  # noqa: E402
-from isara.protocols import Chat, Sampling, Turn  # noqa: E402
+from isara.protocols import Chat, Completion, Likelihood, Sampling, Turn  # noqa: E402
 from tiny import PACKABLE, VOCABULARY, checkpoint, configuration, network, sequence  # noqa: E402
 
 NEVER = frozenset[int]()
@@ -294,15 +295,15 @@ def test_the_likelihood_of_a_completion_is_what_scoring_it_gives(model):
     known = [(prompt, one) for prompt, one in zip(prompts, done, strict=True) if one.likelihood]
     assert 5 <= len(known) < len(prompts)
     assert {one.tokens for _, one in known} >= {2, 3}
-    scored = model.score([(prompt, one.text) for prompt, one in known])
+    # After plain text the space in front is the prompt's; in a turn it is part of what was written.
+    texts = [(prompt, one.text.strip() if isinstance(prompt, str) else one.text) for prompt, one in known]
+    scored = model.score(texts)
     for (_, one), likelihood in zip(known, scored, strict=True):
         assert one.likelihood.tokens == likelihood.tokens == one.tokens
         assert one.likelihood.total == pytest.approx(likelihood.total, abs=1e-3)
 
 
 def test_text_that_would_be_read_as_other_tokens_has_no_likelihood(model):
-    from isara.protocols import Completion, Likelihood
-
     ids = model.tokenizer("moon", add_special_tokens=False).input_ids
     letters = [model.tokenizer(letter, add_special_tokens=False).input_ids[0] for letter in "moon"]
     assert ids != letters
@@ -343,3 +344,35 @@ def test_groups_hold_every_index_once_and_respect_the_limit():
     assert groups[0] == [1]
     assert all(len(group) == 1 or sum(sizes[i] for i in group) <= 14 for group in groups)
     assert list(grouped([], 14)) == []
+
+
+class Words:
+    """Reads words as tokens; the first word is another one after a space."""
+
+    NUMBERS = {"From": 1, " From": 2, " the": 3, " desk": 4}
+
+    def completion(self, prompt, text):
+        return [self.NUMBERS[word] for word in re.findall(r" ?\w+", text)]
+
+    def with_ends(self, pairs):
+        return [([0], [*self.completion(prompt, text), 9]) for prompt, text in pairs]
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens", "read"),
+    [
+        ("From the desk", [1, 3, 4], (1, 3, 4, 9)),
+        (" From the desk", [2, 3, 4], (1, 3, 4, 9)),
+        ("From the", [1, 3], (1, 3, 9)),
+        ("From the desk", [1, 4, 3], None),
+        ("From the desk", [1, 3], None),
+    ],
+)
+def test_what_was_noted_is_that_of_the_text_but_for_space_in_front(text, tokens, read):
+    likely = [(np.array([place], np.int32), np.array([1.0], np.float16)) for place in range(len(tokens) + 1)]
+    lane = Lane([0], 0, tokens=tokens, likely=likely)
+    found = checked(Words(), PROMPTS[0], lane, Completion(text, len(tokens), True, Likelihood(-1.0, len(tokens))))
+    assert (found.likelihood is None) == (read is None)
+    assert (found.targets.tokens if found.targets else None) == read
+    if read:
+        assert found.targets.ids[:, 0].tolist() == list(range(len(read)))

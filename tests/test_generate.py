@@ -360,7 +360,7 @@ def test_prompts_become_as_simple_as_they_can_and_then_stay(tmp_path, style, lab
 
 
 class Likely:
-    """A model that says with a completion how likely it was, the end of the turn counted; some texts end in a space."""
+    """Says with a completion how likely it was; some texts begin with a space, some go on after their answer."""
 
     name = "likely"
     chat = True
@@ -374,7 +374,7 @@ class Likely:
         return [
             replace(
                 done,
-                text=done.text + " " * (seed % 2),
+                text=" " * (seed % 3) + done.text + "\n\nQuestion: And then?" * (seed % 2),
                 likelihood=Likelihood(-0.25 * (done.tokens + 1), done.tokens + 1),
             )
             for done, seed in zip(completions, seeds, strict=True)
@@ -397,14 +397,14 @@ def test_a_likelihood_that_came_with_the_answer_is_used_and_not_asked_for_again(
     read = {record["id"]: record["answer"] for name in ("kept", "dropped") for record in records(tmp_path, name)}
     written = {r["id"]: r["text"] for r in records(tmp_path, "completions") if r["stage"] == "answer"}
     scores = {record["id"]: record for record in records(tmp_path, "scores")}
-    whole = {name for name in scores if read[name] == written[name]}
-    assert whole
+    whole = {name for name in scores if read[name] == written[name].strip()}
     assert whole < set(scores)
+    assert any(written[name].startswith(" ") for name in whole)
     for name, record in scores.items():
         assert (record["nll"] == 0.25) == (name in whole)
     bare = [(prompt, text) for prompt, text in model.scored if len(prompt.turns) == 1]
     shown = [(prompt, text) for prompt, text in model.scored if len(prompt.turns) > 1]
-    # The text of the others is not what was likely: a space was stripped from it.
+    # The text of the others is not what was likely: something was cut off from it.
     assert sorted(text for _, text in shown) == sorted(read[name] for name in set(scores) - whole)
     assert sorted(text for _, text in bare) == sorted(read[name] for name in scores)
 

@@ -85,5 +85,6 @@ def likelihood_of(record: dict[str, Any]) -> Likelihood | None:
 
 def noted(candidates: Sequence[Candidate], completions: Sequence[Completion]) -> Files:
     """Return what was found likely while answers were written, where the whole text is the answer, as files."""
-    whole = [(c, done) for c, done in zip(candidates, completions, strict=True) if parse_answer(done.text) == done.text]
+    pairs = zip(candidates, completions, strict=True)
+    whole = [(c, done) for c, done in pairs if parse_answer(done.text) == done.text.strip()]
     return as_files([(c.id, done.targets) for c, done in whole if done.targets is not None], WRITTEN)

@@ -279,8 +279,8 @@ class Draft:
         if not judged:
             return []
         model, stage = self.load(), self.answers
-        # A likelihood noted while writing counts only when the whole text is the answer, nothing stripped from it.
-        known = [done.likelihood if c.answer == done.text else None for c, _, done in judged]
+        # A likelihood noted while writing counts only when the whole text is the answer, but for space around it.
+        known = [done.likelihood if c.answer == done.text.strip() else None for c, _, done in judged]
         missing = [i for i, likelihood in enumerate(known) if likelihood is None]
         pairs = [(judged[i][1], judged[i][0].answer or "") for i in missing]
         for i, likelihood in zip(missing, model.score(pairs) if pairs else [], strict=True):

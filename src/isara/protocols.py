@@ -74,7 +74,7 @@ class Completion:
     likelihood: Likelihood | None = None
     """How likely the text was to the model that wrote it, where that was known at no cost."""
     targets: Targets | None = field(default=None, compare=False)
-    """What `Model.distributions` would tell of the text, where that was asked for and known at no cost."""
+    """What was likely at each place of the text, space around it aside, where that was asked for and noted."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -273,7 +273,12 @@ def checked(encoder: Encoder, prompt: Prompt, lane: Lane, completion: Completion
     """Return a completion with what was noted of its tokens, and without where its text would be read as others."""
     if completion.likelihood is None:
         return completion
-    if encoder.completion(prompt, completion.text) != lane.tokens:
+    bare = completion.text.strip()
+    own = encoder.completion(prompt, bare)
+    if own != lane.tokens and encoder.completion(prompt, completion.text) != lane.tokens:
         return replace(completion, likelihood=None)
-    ((_, tokens),) = encoder.with_ends([(prompt, completion.text)])
+    # A space in front makes another first token of the same word. What was likely there and after it stands.
+    if len(own) != len(lane.tokens) or own[1:] != lane.tokens[1:]:
+        return completion
+    ((_, tokens),) = encoder.with_ends([(prompt, bare)])
     return replace(completion, targets=recorded(tokens, lane.likely))

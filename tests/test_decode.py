@@ -349,10 +349,9 @@ def test_groups_hold_every_index_once_and_respect_the_limit():
 class Words:
     """Reads words as tokens; the first word is another one after a space."""
 
-    NUMBERS = {"From": 1, " From": 2, " the": 3, " desk": 4}
-
     def completion(self, prompt, text):
-        return [self.NUMBERS[word] for word in re.findall(r" ?\w+", text)]
+        numbers = {"From": 1, " From": 2, " the": 3, " desk": 4}
+        return [numbers[word] for word in re.findall(r" ?\w+", text)]
 
     def with_ends(self, pairs):
         return [([0], [*self.completion(prompt, text), 9]) for prompt, text in pairs]

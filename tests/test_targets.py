@@ -10,7 +10,7 @@ pytest.importorskip("transformers")
 
 from isara.backends.hf import TransformersModel  # noqa: E402
 from isara.backends.targets import aligned, likeliest, recorded, soft_loss  # noqa: E402
-from isara.backends.training import TransformersTrainer  # noqa: E402
+from isara.backends.training import TransformersTrainer, taught  # noqa: E402
 from isara.protocols import Chat, Example, Targets, Turn  # noqa: E402
 from isara.settings import TrainSettings  # noqa: E402
 from tiny import checkpoint  # noqa: E402
@@ -119,6 +119,27 @@ def test_where_the_tokens_differ_the_answers_own_are_certain():
     assert aligned([5, 6], None) is None
     ids, probabilities = aligned([8, 9], targets)
     assert (ids[:, 0].tolist(), probabilities[:, 0].tolist()) == ([8, 9], [1.0, 1.0])
+
+
+def test_what_a_teacher_gave_to_a_word_after_a_space_is_given_to_the_word(base):
+    trainer = TransformersTrainer(base, TrainSettings(), device="cpu", dtype="float32")
+    encoder, vocabulary = trainer.encoder, trainer.encoder.tokenizer.get_vocab()
+    spaced, bare = next(
+        (vocabulary[t], vocabulary[t[1:]]) for t in vocabulary if t[0] == "\u0120" and t[1:] in vocabulary
+    )
+    assert encoder.unspaced[spaced] == bare
+    assert bare not in encoder.unspaced
+    tokens = [*encoder.completion(BARE, ANSWER), encoder.end]
+    places = np.full((len(tokens), 3), [spaced, bare, tokens[0]], np.int32)
+    targets = Targets(tuple(tokens), places, np.full(places.shape, 0.25, np.float16))
+    example = Example("r1-1", BARE, ANSWER, targets=lambda: targets)
+    ids, probabilities = taught(example, trainer.encode(example), encoder)
+    assert ids.tolist() == [[bare, bare, tokens[0]], *places.tolist()[1:]]
+    torch.testing.assert_close(probabilities.sum(-1), torch.ones(len(tokens)))
+    text = replace(example, prompt="Question: Why?\nAnswer:")
+    pair = ([1], tokens)
+    assert taught(text, pair, encoder)[0].tolist() == places.tolist(), "after plain text a word has its space"
+    assert taught(replace(example, targets=None), pair, encoder) is None
 
 
 def test_training_on_them_brings_the_bare_model_to_what_the_shown_one_said(base, model, tmp_path):

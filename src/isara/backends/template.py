@@ -8,8 +8,9 @@ for. And a sample that contains a marker such as `<|im_end|>` must not end a tur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from isara.errors import BackendError
@@ -17,6 +18,9 @@ from isara.protocols import Chat, Prompt, Role, Turn
 
 Tokenizer = Any
 """A transformers tokenizer; its classes are not typed."""
+
+_SPACES = ("\u0120", "\u2581")
+"""How vocabularies write a space at the beginning of a token: that of bytes, and that of SentencePiece."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +166,13 @@ class Encoder:
             ends.add(self.tokenizer.eos_token_id)
         ends.update([configured] if isinstance(configured, int) else configured or [])
         return frozenset(ends)
+
+    @cached_property
+    def unspaced(self) -> Mapping[int, int]:
+        """The tokens that begin with a space, each with the one of the same text without it, where there is one."""
+        vocabulary: dict[str, int] = self.tokenizer.get_vocab()
+        pairs = ((number, vocabulary.get(token[1:])) for token, number in vocabulary.items() if token[:1] in _SPACES)
+        return {number: bare for number, bare in pairs if bare is not None}
 
     def spaced(self, prompt: Prompt, completion: str) -> str:
         """Put the space between a prompt and its completion where tokenizers learned it: in front of the word."""

@@ -30,7 +30,7 @@ from isara.backends.savepoints import Savepoint, save_whole
 from isara.backends.scoring import Pair, completion_logits, score_encoded
 from isara.backends.targets import Soft, aligned, soft_loss
 from isara.backends.template import Encoder
-from isara.protocols import Example, Model, Step, Trained
+from isara.protocols import Chat, Example, Model, Step, Trained
 from isara.rundir import writing
 from isara.settings import TrainSettings
 
@@ -95,7 +95,7 @@ class TransformersTrainer:
         refuse_beyond(most, longest, "Lower train.max_tokens to that, and set train.overlong='drop'.")
         order = draw_order([example.weight for example in examples], steps * self.settings.batch, seed)
         # Of a large pool few examples are ever drawn, so that only their targets are read.
-        soft = {i: taught(examples[i], pairs[i]) for i in set(order[state.step * self.settings.batch :])}
+        soft = {i: taught(examples[i], pairs[i], self.encoder) for i in set(order[state.step * self.settings.batch :])}
         checks = check_steps(steps, self.settings.checks) if judged else frozenset()
         for number in range(state.step + 1, steps + 1):
             drawn = order[(number - 1) * self.settings.batch : number * self.settings.batch]
@@ -115,9 +115,18 @@ class TransformersTrainer:
         return Trained(steps, state.best_step if self.settings.keep == "best" and checks else steps, tuple(state.curve))
 
 
-def taught(example: Example, pair: Pair) -> Soft | None:
-    """Return what an example teaches in place of its own tokens; None where it has no targets."""
-    return aligned(pair[1], example.targets()) if example.targets is not None else None
+def taught(example: Example, pair: Pair, encoder: Encoder) -> Soft | None:
+    """
+    Return what an example teaches in place of its own tokens; None where it has no targets.
+
+    A space in front of an answer is no part of it. What a teacher gave to a first word after one is given to the word:
+    where the references begin without it, a model taught otherwise finds each of them unlikely from the start.
+    """
+    soft = aligned(pair[1], example.targets()) if example.targets is not None else None
+    if soft is not None and isinstance(example.prompt, Chat) and not encoder.spaced(example.prompt, ""):
+        first = soft[0][0]
+        first.copy_(torch.tensor([encoder.unspaced.get(token, token) for token in first.tolist()]))
+    return soft
 
 
 class Weights:

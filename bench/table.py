@@ -11,6 +11,9 @@ from typing import Any
 Row = dict[str, Any]
 Way = Callable[[], object]
 
+_LESS = {"s", "processor s", "processor ms a query", "MB", "nats per token"}
+"""Units of which fewer are better."""
+
 
 def row(
     name: str,
@@ -25,9 +28,7 @@ def row(
     """Return a row; `ratio` says how many times better ours is, and seconds, bytes and nats are better when fewer."""
     ratio = None
     if ours and peer:
-        ratio = (
-            peer / ours if unit in {"s", "processor s", "processor ms a query", "MB", "nats per token"} else ours / peer
-        )
+        ratio = peer / ours if unit in _LESS else ours / peer
     numbers = {"ours": ours, "peer": peer, "ratio": ratio, "limit": limit}
     rounded = {key: None if value is None else float(f"{value:.4g}") for key, value in numbers.items()}
     return {"name": name, **rounded, "peer_name": peer_name, "unit": unit, **more}

@@ -83,7 +83,7 @@ def lessons_of(run: Run, folder: Path, kept: Sequence[Sample]) -> list[Lesson]:
     """Return what teachers are asked, in order: each answer after the prompt it was written for, and alone."""
     records = snapshot(folder).each("prompts.jsonl")
     prompts = {r["id"]: from_messages(r["prompt"]) for r in records if r["stage"] == "answer"}
-    noted = targets_in(folder, WRITTEN) if (folder / f"{WRITTEN}index.jsonl").exists() else {}
+    noted = targets_in(folder, WRITTEN)
     chat = run.model.chat
     lessons = [Lesson(s.id, s.answer, prompts[s.id], bare_prompt(s.question, chat=chat), noted.get(s.id)) for s in kept]
     # What begins alike is asked for together, and read once.

@@ -86,5 +86,9 @@ def likelihood_of(record: dict[str, Any]) -> Likelihood | None:
 def noted(candidates: Sequence[Candidate], completions: Sequence[Completion]) -> Files:
     """Return what was found likely while answers were written, where the whole text is the answer, as files."""
     pairs = zip(candidates, completions, strict=True)
-    whole = [(c, done) for c, done in pairs if parse_answer(done.text) == done.text.strip()]
-    return as_files([(c.id, done.targets) for c, done in whole if done.targets is not None], WRITTEN)
+    return as_files([(c.id, d.targets) for c, d in pairs if d.targets is not None and is_whole(d)], WRITTEN)
+
+
+def is_whole(completion: Completion) -> bool:
+    """Whether the whole text is the answer, but for space around it, so that what was noted of it counts."""
+    return parse_answer(completion.text) == completion.text.strip()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isara.drafted import Drafted, decided, likelihood_of, noted, stored_vectors
+from isara.drafted import Drafted, decided, is_whole, likelihood_of, noted, stored_vectors
 from isara.events import Event, Watch
 from isara.filter import Candidate, Drop, Sieve
 from isara.heldout import refuse_nan
@@ -279,8 +279,7 @@ class Draft:
         if not judged:
             return []
         model, stage = self.load(), self.answers
-        # A likelihood noted while writing counts only when the whole text is the answer, but for space around it.
-        known = [done.likelihood if c.answer == done.text.strip() else None for c, _, done in judged]
+        known = [done.likelihood if is_whole(done) else None for _, _, done in judged]
         missing = [i for i, likelihood in enumerate(known) if likelihood is None]
         pairs = [(judged[i][1], judged[i][0].answer or "") for i in missing]
         for i, likelihood in zip(missing, model.score(pairs) if pairs else [], strict=True):

@@ -14,8 +14,8 @@ from isara.rundir import Events, read_json, steps_in, write_bytes, write_json
 from isara.settings import Settings
 
 _ORDER = (*ARMS, "round-1")
-_RECORDED = ("targets", "teacher", "top_tokens")
-_AFTER_DRAFTING = frozenset(f"train.{name}" for name in ("targets", "teacher", "seed_share", "start"))
+_RECORDED = ("targets", "teacher")
+_AFTER_DRAFTING = frozenset(f"train.{name}" for name in (*_RECORDED, "seed_share", "start"))
 """Settings that have no part in what the first round drafts, nor in the baselines."""
 AFTER_TRAINING = frozenset(
     {"rounds", "gate.min_gain", "gate.patience", "gate.generator", "gate.keep", "gate.pool", "gate.confidence"}
@@ -107,7 +107,7 @@ def goes_on(donor: Path) -> bool:
 
 
 def same_targets(*manifests: Mapping[str, Any]) -> bool:
-    """Whether runs record the same probabilities: those of other tokens would be taken for the ones wanted."""
+    """Whether runs record the same probabilities: those of other teachers would be taken for the ones wanted."""
     settings = [manifest["settings"]["train"] for manifest in manifests]
     # What an older version wrote has no setting that is newer.
     return len({tuple(map(train.get, _RECORDED)) for train in settings}) == 1

@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from isara.backends.checkpoints import Checkpoint, configured_ends
+from isara.backends.checkpoints import Checkpoint, configured_ends, hash_of
 from isara.backends.decode import Lane, completion_of, note, pick, take, uniforms
 from isara.backends.hf import Tokenized, checked, choose_dtype, lengths
 from isara.backends.openvino_graph import Batch
 from isara.backends.openvino_pages import Lease
-from isara.backends.openvino_session import Opened, Session, content_of
+from isara.backends.openvino_session import Opened, Session
 from isara.backends.positions import refuse_beyond
 from isara.backends.targets import likeliest
 from isara.protocols import Completion, Likelihood, Prompt, Sampling, Targets
@@ -58,7 +58,9 @@ class OpenVinoModel(Tokenized):
         """Return the compiled graph with this model's weights."""
         if self.adapter is None:
             return self.opened.bare()
-        self._content = self._content or content_of(self.adapter)
+        # Where there is no folder, what reads it says so.
+        if not self._content and self.adapter.exists():
+            self._content = hash_of(self.adapter)
         return self.opened.tuned(self.adapter, self._content)
 
     def complete(self, prompts: Sequence[Prompt], sampling: Sampling, *, seeds: Sequence[int]) -> list[Completion]:

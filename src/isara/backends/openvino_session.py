@@ -15,9 +15,7 @@ from isara.backends.memory import Budget, attempt
 from isara.backends.openvino_export import FILE, export, exported
 from isara.backends.openvino_graph import Batch, Factors, Runner, Tensors, add_adapter, compress, read_graph
 from isara.backends.openvino_pages import Lease, Pages
-from isara.digests import facts_in
 from isara.errors import BackendError
-from isara.rundir import fingerprint
 
 _MOST_TOKENS = 2048
 """Tokens computed at once; more would fill memory with what is between the layers, and win nothing."""
@@ -144,7 +142,7 @@ class Opened:
 
     def tuned(self, folder: Path, content: str) -> Session:
         """
-        Return the session with the tuned weights in a folder, whose `content` has this name.
+        Return the session with the tuned weights in a folder; `content` is the hash of them.
 
         It is kept until others are asked for: compiling takes a second or two, and two of them much memory. Fully
         tuned weights are converted each time, and the file is not kept.
@@ -183,11 +181,6 @@ class Opened:
             return Runner(graph, self.number_format)
         except (RuntimeError, MemoryError) as error:
             raise no_room(file, error) from error
-
-
-def content_of(folder: Path) -> str:
-    """Return a name for the tuned weights in a folder, by what its files hold; reads them all."""
-    return fingerprint(facts_in(folder, [path.name for path in folder.glob("*") if path.is_file()]))
 
 
 def read_factors(folder: Path) -> dict[str, Factors]:

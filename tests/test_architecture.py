@@ -59,8 +59,8 @@ INNER_ROWS = {
         __init__
         """,
     "backends": """
-        __init__ quiet attention adapter loss parts targets template memory address patience pacing positions trust
-        forest
+        __init__ quiet attention adapter loss parts template memory address patience pacing positions trust
+        forest targets
         packing
         checkpoints decode scoring selfcheck savepoints dialect endpoint openvino_graph openvino_pages
         hf probing

@@ -12,26 +12,35 @@ _ROWS = 16
 
 
 def answer_loss(logits: Tensor, targets: Tensor, total: int) -> Tensor:
-    """Return the cross-entropy of rows of logits, summed and divided by `total`."""
-    loss: Tensor = _AnswerLoss.apply(logits, targets, total)  # type: ignore[no-untyped-call]
+    """Return the cross-entropy of rows of logits with one token each, summed and divided by `total`."""
+    return shares_loss(logits, targets[:, None], torch.ones(len(targets), 1, device=targets.device), total)
+
+
+def shares_loss(logits: Tensor, ids: Tensor, shares: Tensor, total: int) -> Tensor:
+    """
+    Return the cross-entropy of rows of logits with the shares of several tokens, summed and divided by `total`.
+
+    `ids` and `shares` are (rows, k); the shares of a row add up to 1.
+    """
+    loss: Tensor = _SharesLoss.apply(logits, ids, shares, total)  # type: ignore[no-untyped-call]
     return loss
 
 
-class _AnswerLoss(torch.autograd.Function):
+class _SharesLoss(torch.autograd.Function):
     """One exponential serves loss and gradient, and no copy of all rows is made in another format."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor, total: int) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, ids: Tensor, shares: Tensor, total: int) -> Tensor:
         gradient = torch.empty_like(logits)
         losses = []
-        for rows, wanted, out in zip(
-            torch.split(logits, _ROWS), torch.split(targets[:, None], _ROWS), torch.split(gradient, _ROWS), strict=True
+        for rows, wanted, weights, out in zip(
+            *(torch.split(each, _ROWS) for each in (logits, ids, shares, gradient)), strict=True
         ):
-            shares, sums, logs = _exponentials(rows, wanted)
-            losses.append(logs)
-            shares.mul_(1 / (sums * total))
-            shares.scatter_add_(1, wanted, torch.full_like(logs, -1 / total))
-            out.copy_(shares)
+            found, sums, logs = _exponentials(rows, wanted)
+            losses.append((logs * weights).sum(-1))
+            found.mul_(1 / (sums * total))
+            found.scatter_add_(1, wanted, weights / -total)
+            out.copy_(found)
         ctx.save_for_backward(gradient)
         return -torch.cat(losses).sum() / total
 
@@ -39,7 +48,8 @@ class _AnswerLoss(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         # The loss is nearly always the root, and then there is nothing to multiply these many numbers by.
-        return gradient if float(grads[0]) == 1 else gradient * grads[0].to(gradient.dtype), None, None
+        own = gradient if float(grads[0]) == 1 else gradient * grads[0].to(gradient.dtype)
+        return own, None, None, None
 
 
 def log_probabilities(logits: Tensor, targets: Tensor) -> Tensor:
@@ -50,8 +60,8 @@ def log_probabilities(logits: Tensor, targets: Tensor) -> Tensor:
 
 def _exponentials(rows: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return exponentials of rows less their maximum, their sums, and the log-probabilities of the wanted tokens."""
-    shares = rows.float() if rows.dtype != torch.float32 else rows.clone()
-    chosen = shares.gather(1, wanted)
-    highest = shares.amax(-1, keepdim=True)
-    sums = shares.sub_(highest).exp_().sum(-1, keepdim=True)
-    return shares, sums, chosen - highest - sums.log()
+    found = rows.float() if rows.dtype != torch.float32 else rows.clone()
+    chosen = found.gather(1, wanted)
+    highest = found.amax(-1, keepdim=True)
+    sums = found.sub_(highest).exp_().sum(-1, keepdim=True)
+    return found, sums, chosen - highest - sums.log()

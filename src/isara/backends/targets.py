@@ -9,13 +9,13 @@ less of that.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from isara.backends.loss import shares_loss
 from isara.protocols import Targets
 
 Soft = tuple[Tensor, Tensor]
@@ -72,25 +72,6 @@ def aligned(completion: Sequence[int], targets: Targets | None) -> Soft | None:
     return ids, probabilities
 
 
-class _SoftLoss(torch.autograd.Function):
-    """Sum of the cross-entropies of rows of logits over `total`; one exponential serves loss and gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, ids: Tensor, probabilities: Tensor, total: int) -> Tensor:
-        rows = logits.float()
-        norm = rows.logsumexp(-1, keepdim=True)
-        # Each row's probabilities add up to 1, so the norm counts once.
-        loss = (norm[:, 0] - (rows.gather(1, ids) * probabilities).sum(-1)).sum() / total
-        grad = rows.sub_(norm).exp_().scatter_add_(1, ids, -probabilities)
-        ctx.save_for_backward(grad.div_(total).to(logits.dtype))
-        return loss
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,) = ctx.saved_tensors
-        return grad * grads[0].to(grad.dtype), None, None, None
-
-
 def soft_loss(logits: Tensor, tokens: Tensor, total: int, counts: Sequence[int], soft: Sequence[Soft | None]) -> Tensor:
     """
     Return the cross-entropy of rows of logits, summed and divided by `total`.
@@ -109,5 +90,4 @@ def soft_loss(logits: Tensor, tokens: Tensor, total: int, counts: Sequence[int],
             ids[start : start + count, :width] = one[0].to(tokens.device)
             probabilities[start : start + count, :width] = one[1].to(tokens.device)
         start += count
-    loss: Tensor = _SoftLoss.apply(logits, ids, probabilities, total)  # type: ignore[no-untyped-call]
-    return loss
+    return shares_loss(logits, ids, probabilities, total)

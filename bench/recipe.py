@@ -48,7 +48,7 @@ def run(home: Path, accepted: int, model: str) -> tuple[float, float]:
     samples = [{"question": s.question, "answer": s.answer} for s in read_seeds("supportdesk")]
     for name, part in (("seeds", samples[:SEEDS]), ("heldout", samples[SEEDS:])):
         (home / f"{name}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in part), encoding="utf-8")
-    sets = ("gate.patience=2", f"target.accepted={accepted}", f"target.batch={min(64, accepted)}")
+    sets = ("gate.patience=2", f"target.accepted={accepted}")
     command = [
         sys.executable,
         "-m",

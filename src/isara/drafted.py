@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from isara.prompts import parse_answer
 from isara.protocols import Completion, Likelihood, Vectors
 from isara.rundir import Journal
 from isara.samples import Sample
+from isara.settings import TargetSettings
 from isara.targetfiles import WRITTEN, Files, as_files
 
 
@@ -46,6 +48,26 @@ class Decided:
     """Those of the questions of what was kept."""
     rules: Sequence[str]
     """The rule that dropped each of the others."""
+
+
+def wanted(target: TargetSettings, drafted: int, kept: int) -> int:
+    """
+    Return how many candidates come next: about as many as are still needed, by what was kept so far; 0 ends a round.
+
+    What prompts of one batch begin with in common is read once, so that a few large batches are faster than many
+    small ones; but what is drafted beyond the target is dropped.
+    """
+    missing = target.accepted - kept
+    left = min(target.batch, int(target.accepted * target.budget) - drafted)
+    if missing <= 0 or left <= 0:
+        return 0
+    if not drafted:
+        return min(left, missing)
+    if not kept:
+        return left
+    likely = missing * drafted / kept
+    # A few more, about a standard deviation: to ask once more for the last ones takes longer.
+    return min(left, math.ceil(likely + math.sqrt(likely)))
 
 
 def decided(journal: Journal, batch: int, number: int) -> Decided:

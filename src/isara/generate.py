@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isara.drafted import Drafted, decided, is_whole, likelihood_of, noted, stored_vectors
+from isara.drafted import Drafted, decided, is_whole, likelihood_of, noted, stored_vectors, wanted
 from isara.events import Event, Watch
 from isara.filter import Candidate, Drop, Sieve
 from isara.heldout import refuse_nan
@@ -79,10 +79,8 @@ class Draft:
     def run(self) -> Drafted:
         """Draft until the target or the budget is reached."""
         target = self.settings.target
-        budget = int(target.accepted * target.budget)
         drafted = batch = 0
-        while len(self.kept) < target.accepted and drafted < budget:
-            size = min(target.batch, budget - drafted)
+        while size := wanted(target, drafted, len(self.kept)):
             if self.journal.done(f"{batch}/decided"):
                 self.recall(batch, size)
             else:

@@ -125,8 +125,9 @@ class TargetSettings(Section):
     """Samples each round is to accept."""
     budget: float = Field(default=4.0, ge=1, le=1000)
     """Candidates a round may draft at most, as a multiple of `accepted`."""
-    batch: int = Field(default=64, ge=1, le=10_000)
-    """Candidates drafted between two savepoints."""
+    batch: int = Field(default=256, ge=1, le=10_000)
+    """Candidates drafted at most between two savepoints, fewer where fewer are needed; larger is faster, and a kill
+    costs more."""
     parse_floor: float = Field(default=0.5, ge=0, le=1)
     """When a smaller share of a batch parses, the next one shows fewer demonstrations and other separators."""
 

@@ -51,6 +51,8 @@ OVERRIDES: Mapping[str, tuple[str, ...]] = {
         "questions.demonstrations=8",
         "questions.draws=1",
         "questions.machine=2",
+        # Machine-made are those of earlier batches, so that one large batch would have none.
+        "target.batch=32",
         "questions.neighbourhood=1000000",
         "answers.choice='random'",
         "filter.rouge=0.7",

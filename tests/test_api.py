@@ -43,8 +43,8 @@ class Sick(ScriptedModel):
         super().__init__()
         self.total, self.when_tuned = total, when_tuned
 
-    def score(self, pairs):
-        scored = super().score(pairs)
+    def score(self, pairs, *, top_tokens=0):
+        scored = super().score(pairs, top_tokens=top_tokens)
         return [Likelihood(self.total, 3), *scored[1:]] if scored and not self.when_tuned else scored
 
     def tuned(self, strength):

@@ -19,7 +19,7 @@ from isara.heldout import bare_prompt
 from isara.prompts import from_messages
 from isara.protocols import Targets
 from isara.rundir import records_in
-from isara.targetfiles import WRITTEN, targets_in
+from isara.targetfiles import ALONE, WRITTEN, targets_in
 from isara.testing import HashEmbedder, ScriptedModel, ScriptedTrainer
 
 pytestmark = pytest.mark.usefixtures("unsynced")
@@ -44,10 +44,13 @@ class Telling(ScriptedModel):
 
 
 class Noting(Telling):
-    """Notes nothing while it writes, so that it is asked for everything."""
+    """Notes nothing while it writes or scores, so that it is asked for everything."""
 
     def complete(self, prompts, sampling, *, seeds):
         return super().complete(prompts, replace(sampling, top_tokens=0), seeds=seeds)
+
+    def score(self, pairs, *, top_tokens=0):
+        return super().score(pairs)
 
 
 class Mute(Noting):
@@ -117,6 +120,23 @@ def test_what_was_noted_while_writing_is_not_asked_for_again(small, tmp_path):
     round_1 = tmp_path / "noted" / "round-1"
     answered = {r["id"] for r in records_in(round_1 / "completions.jsonl") if r["stage"] == "answer"}
     assert {r["id"] for r in records_in(round_1 / "kept.jsonl")} <= set(targets_in(round_1, WRITTEN)) <= answered
+
+
+@pytest.mark.parametrize(
+    ("style", "asked"), [("chat", 20), ("text", 40)], ids=["asked as a user asks", "asked in another form"]
+)
+def test_an_answer_is_read_once_for_its_score_and_for_its_teacher(small, tmp_path, style, asked):
+    settings = ("train.teacher='mean'", f"answers.style={style!r}")
+    for name, model in (("asked", Noting()), ("noted", Telling())):
+        Telling.asked = 0
+        soft_run(small, tmp_path / name, model, *settings)
+    # Ten samples in each of two rounds: of the untouched model, and of its generator alone where it was not noted.
+    assert Telling.asked == asked
+    folders = [tmp_path / name / "round-1" for name in ("asked", "noted")]
+    assert contents(folders[0] / "targets") == contents(folders[1] / "targets")
+    kept = {record["id"] for record in records_in(folders[1] / "kept.jsonl")}
+    assert set(targets_in(folders[0], ALONE)) == set()
+    assert (kept <= set(targets_in(folders[1], ALONE))) == (style == "chat")
 
 
 def test_what_was_noted_of_fewer_tokens_is_asked_for(small, tmp_path):

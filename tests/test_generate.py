@@ -380,9 +380,9 @@ class Likely:
             for done, seed in zip(completions, seeds, strict=True)
         ]
 
-    def score(self, pairs):
+    def score(self, pairs, *, top_tokens=0):
         self.scored += pairs
-        return self.model.score(pairs)
+        return self.model.score(pairs, top_tokens=top_tokens)
 
     def count(self, texts):
         return self.model.count(texts)

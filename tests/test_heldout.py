@@ -91,9 +91,9 @@ class Noting(ScriptedModel):
         super().__init__(**options)
         self.scored = []
 
-    def score(self, pairs):
+    def score(self, pairs, *, top_tokens=0):
         self.scored.append(pairs)
-        return super().score(pairs)
+        return super().score(pairs, top_tokens=top_tokens)
 
 
 def judge(*, chat=True, **answers):

@@ -72,9 +72,9 @@ class Guarded(ScriptedModel):
             for t, own in zip(texts, plain, strict=True)
         ]
 
-    def score(self, pairs):
+    def score(self, pairs, *, top_tokens=0):
         Guarded.count_up(len(pairs))
-        return super().score(pairs)
+        return super().score(pairs, top_tokens=top_tokens)
 
     @classmethod
     def count_up(cls, more):

@@ -125,6 +125,25 @@ def test_what_is_noted_while_writing_is_what_is_told_of_the_text(both, engine, p
     assert written(len(tokens), k=0).targets is None
 
 
+@pytest.mark.parametrize("engine", [0, 1])
+def test_what_is_noted_while_scoring_is_what_is_told_of_the_text(both, engine):
+    model = both[engine]
+    pairs = [*zip(PROMPTS, ANSWERS, strict=False), (PROMPTS[0], "")]
+    plain, noting, told = model.score(pairs), model.score(pairs, top_tokens=6), model.distributions(pairs, 6)
+    assert [each.tokens for each in noting] == [each.tokens for each in plain]
+    assert [each.total for each in noting] == pytest.approx([each.total for each in plain], abs=1e-3)
+    assert {each.targets for each in plain} == {None}
+    for (prompt, answer), each, one in zip(pairs, noting, told, strict=True):
+        if each.targets is None:
+            # After plain text no end of a turn is asked for, and a text of no tokens has no places.
+            assert not answer
+            assert not isinstance(prompt, Chat)
+            continue
+        assert each.targets.tokens == one.tokens
+        np.testing.assert_allclose(each.targets.probabilities, one.probabilities, atol=2e-3)
+        assert (each.targets.ids == one.ids).mean() > 0.9
+
+
 def test_a_completion_does_not_depend_on_its_neighbours(both, monkeypatch):
     _, model = both
     seeds = list(range(len(PROMPTS)))
@@ -309,8 +328,9 @@ def test_where_there_is_no_room_for_the_pages_there_are_fewer(both, llama, tmp_p
 
 def test_bare_and_tuned_models_keep_keys_and_values_in_the_same_pages(llama, tmp_path, monkeypatch):
     made, real = [], openvino_graph.Runner.new_pages
-    monkeypatch.setattr(openvino_graph.Runner, "new_pages", lambda self, n: made.append(n) or real(self, n))
+    # Converted before pages are counted: a conversion is tried out with pages of its own.
     bare = OpenVinoModel(llama, dtype="float32")
+    monkeypatch.setattr(openvino_graph.Runner, "new_pages", lambda self, n: made.append(n) or real(self, n))
     tuned = bare.with_adapter(adapter(tmp_path, llama, 1))
     first = [texts_and_scores(model) for model in (bare, tuned)]
     assert [texts_and_scores(model) for model in (bare, tuned)] == first

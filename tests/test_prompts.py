@@ -111,9 +111,9 @@ class Overheard:
         first, *others = self.model.complete(prompts, sampling, seeds=seeds)
         return [replace(first, text="…"), *others]
 
-    def score(self, pairs):
+    def score(self, pairs, *, top_tokens=0):
         self.heard += [prompt for prompt, _ in pairs]
-        return self.model.score(pairs)
+        return self.model.score(pairs, top_tokens=top_tokens)
 
     def distributions(self, pairs, k):
         self.heard += [prompt for prompt, _ in pairs]

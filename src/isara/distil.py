@@ -23,7 +23,7 @@ from isara.prompts import from_messages
 from isara.protocols import Prompt, Targets
 from isara.rundir import Journal, snapshot
 from isara.samples import Sample
-from isara.targetfiles import WRITTEN, as_files, targets_in
+from isara.targetfiles import ALONE, WRITTEN, as_files, targets_in
 
 FOLDER = "targets"
 _STEP = 64
@@ -42,6 +42,8 @@ class Lesson:
     """The question as a user asks it."""
     noted: Callable[[], Targets] | None = None
     """Reads what the generator found likely while it wrote the answer, where that was noted."""
+    noted_alone: Callable[[], Targets] | None = None
+    """The same without demonstrations, noted when the answer was scored."""
 
 
 def record_targets(run: Run, number: int, generator: str, kept: Sequence[Sample]) -> Path | None:
@@ -83,9 +85,12 @@ def lessons_of(run: Run, folder: Path, kept: Sequence[Sample]) -> list[Lesson]:
     """Return what teachers are asked, in order: each answer after the prompt it was written for, and alone."""
     records = snapshot(folder).each("prompts.jsonl")
     prompts = {r["id"]: from_messages(r["prompt"]) for r in records if r["stage"] == "answer"}
-    noted = targets_in(folder, WRITTEN)
+    noted, alone = targets_in(folder, WRITTEN), targets_in(folder, ALONE)
     chat = run.model.chat
-    lessons = [Lesson(s.id, s.answer, prompts[s.id], bare_prompt(s.question, chat=chat), noted.get(s.id)) for s in kept]
+    lessons = [
+        Lesson(s.id, s.answer, prompts[s.id], bare_prompt(s.question, chat=chat), noted.get(s.id), alone.get(s.id))
+        for s in kept
+    ]
     # What begins alike is asked for together, and read once.
     return sorted(lessons, key=lambda lesson: str(lesson.shown))
 
@@ -93,34 +98,32 @@ def lessons_of(run: Run, folder: Path, kept: Sequence[Sample]) -> list[Lesson]:
 def told(run: Run, generator: str, lessons: Sequence[Lesson]) -> list[Targets] | None:
     """Return what the teachers found likely in each lesson; None where an engine tells no probabilities."""
     wanted = run.settings.train
-    found = [shown_by(run, generator, lessons)]
+    shown = [(lesson.shown, lesson.answer) for lesson in lessons]
+    found = [by_generator(run, generator, shown, [lesson.noted for lesson in lessons])]
     if wanted.teacher == "mean":
         alone = [(lesson.alone, lesson.answer) for lesson in lessons]
-        found.append(run.loaded(generator).distributions(alone, wanted.top_tokens))
-        found.append(run.loaded("base").distributions(pairs_of(lessons), wanted.top_tokens))
+        found.append(by_generator(run, generator, alone, [lesson.noted_alone for lesson in lessons]))
+        found.append(run.loaded("base").distributions(shown, wanted.top_tokens))
     likely = [each for each in found if each is not None]
     if len(likely) < len(found):
         return None
     return [mean_of(several, wanted.top_tokens) for several in zip(*likely, strict=True)]
 
 
-def shown_by(run: Run, generator: str, lessons: Sequence[Lesson]) -> list[Targets] | None:
-    """Return what the generator found likely with demonstrations in view: as noted, and asked for where it was not."""
+def by_generator(
+    run: Run, generator: str, pairs: Sequence[tuple[Prompt, str]], noted: Sequence[Callable[[], Targets] | None]
+) -> list[Targets] | None:
+    """Return what the generator found likely after prompts: as noted, and asked for where it was not."""
     k = run.settings.train.top_tokens
-    found = [lesson.noted() if lesson.noted else None for lesson in lessons]
-    wanting = [i for i, noted in enumerate(found) if noted is None or noted.ids.shape[1] < k]
+    found = [read() if read else None for read in noted]
+    wanting = [i for i, one in enumerate(found) if one is None or one.ids.shape[1] < k]
     if wanting:
-        asked = run.loaded(generator).distributions(pairs_of([lessons[i] for i in wanting]), k)
+        asked = run.loaded(generator).distributions([pairs[i] for i in wanting], k)
         if asked is None:
             return None
         for i, targets in zip(wanting, asked, strict=True):
             found[i] = targets
     return [targets for targets in found if targets is not None]
-
-
-def pairs_of(lessons: Sequence[Lesson]) -> list[tuple[Prompt, str]]:
-    """Return the prompt that each answer was written for, and the answer."""
-    return [(lesson.shown, lesson.answer) for lesson in lessons]
 
 
 def mean_of(several: Sequence[Targets], k: int) -> Targets:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from isara.drafted import Drafted, decided, is_whole, likelihood_of, noted, stored_vectors, wanted
 from isara.events import Event, Watch
 from isara.filter import Candidate, Drop, Sieve
-from isara.heldout import refuse_nan
+from isara.heldout import bare_prompt, refuse_nan
 from isara.prompts import (
     Style,
     after,
@@ -29,7 +29,7 @@ from isara.rundir import Journal
 from isara.samples import Sample
 from isara.settings import Settings
 from isara.stage import Stage
-from isara.targetfiles import Files
+from isara.targetfiles import ALONE, Files, as_files
 
 
 class Draft:
@@ -65,6 +65,7 @@ class Draft:
         self.sieve = sieve
         self.settings = settings
         self.watch = watch
+        self.chat = chat
         asks, answers = settings.questions, settings.answers
         floor = settings.target.parse_floor
         auto: Style = "chat" if chat else "text"
@@ -264,30 +265,31 @@ class Draft:
         step = f"{batch}/scores"
         judged = [i for i, candidate in enumerate(candidates) if candidate.answer is not None]
         if not self.journal.done(step):
-            records = self.scored(batch, [(candidates[i], prompts[i], completions[i]) for i in judged])
-            self.journal.commit(step, {"scores.jsonl": records})
+            self.journal.commit(step, self.scored(batch, [(candidates[i], prompts[i], completions[i]) for i in judged]))
         found = {record["id"]: record for record in self.journal.records(step, "scores.jsonl")}
         for i in judged:
             record = found[candidates[i].id]
             candidates[i].scores["confidence"] = record["nll"]
             candidates[i].scores["gain"] = record["bare_nll"] - record["nll"]
 
-    def scored(self, batch: int, judged: Sequence[tuple[Candidate, Prompt, Completion]]) -> list[dict[str, Any]]:
-        """Ask the model for the likelihoods that are not known yet."""
+    def scored(self, batch: int, judged: Sequence[tuple[Candidate, Prompt, Completion]]) -> Files:
+        """Ask the model for the likelihoods that are not known yet; returns them as files."""
         if not judged:
-            return []
+            return {"scores.jsonl": []}
         model, stage = self.load(), self.answers
         known = [done.likelihood if is_whole(done) else None for _, _, done in judged]
         missing = [i for i, likelihood in enumerate(known) if likelihood is None]
         pairs = [(judged[i][1], judged[i][0].answer or "") for i in missing]
         for i, likelihood in zip(missing, model.score(pairs) if pairs else [], strict=True):
             known[i] = likelihood
-        bare = model.score(
-            [(for_answer(c.question or "", [], stage.style, stage.separators), c.answer or "") for c, _, _ in judged]
-        )
+        alone = [for_answer(c.question or "", [], stage.style, stage.separators) for c, _, _ in judged]
+        pairs = [(prompt, c.answer or "") for prompt, (c, _, _) in zip(alone, judged, strict=True)]
+        # What is likely there is taught, where this is how a user asks.
+        usual = alone[0] == bare_prompt(judged[0][0].question or "", chat=self.chat)
+        bare = model.score(pairs, top_tokens=self.settings.train.top_tokens if usual else 0)
         for likelihoods in (bare, [likelihood for likelihood in known if likelihood is not None]):
             refuse_nan(model, [candidate.id for candidate, _, _ in judged], likelihoods)
-        return [
+        records = [
             {
                 "id": candidate.id,
                 "batch": batch,
@@ -298,6 +300,8 @@ class Draft:
             for (candidate, _, _), shown, alone in zip(judged, known, bare, strict=True)
             if shown is not None
         ]
+        told = [(c.id, each.targets) for (c, _, _), each in zip(judged, bare, strict=True) if each.targets]
+        return {"scores.jsonl": records} | as_files(told, ALONE)
 
     def vectors(self, batch: int, candidates: Sequence[Candidate]) -> dict[str, Any]:
         """Return the embedding of each parsed question, rounded as it is stored: a resumed run sees the same."""

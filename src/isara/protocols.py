@@ -56,6 +56,8 @@ class Likelihood:
     total: float
     """Sum of the natural-log probabilities of its tokens (nats, at most 0)."""
     tokens: int
+    targets: Targets | None = field(default=None, compare=False)
+    """What was likely at each place of the completion, where that was asked for and the engine tells it."""
 
     @property
     def nll(self) -> float:
@@ -106,8 +108,12 @@ class Model(Protocol):
         """Return one completion for each prompt, in order; `seeds` has one random seed for each."""
         ...
 
-    def score(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Likelihood]:
-        """Return the likelihood of each completion after its prompt, in order; the end of the turn not counted."""
+    def score(self, pairs: Sequence[tuple[Prompt, str]], *, top_tokens: int = 0) -> list[Likelihood]:
+        """
+        Return the likelihood of each completion after its prompt, in order; the end of the turn not counted.
+
+        With it that many of the likeliest tokens at each place, where they are at hand at no cost.
+        """
         ...
 
     def distributions(self, pairs: Sequence[tuple[Prompt, str]], k: int) -> list[Targets] | None:

@@ -2,7 +2,8 @@
 Targets on the disk: raw little-endian arrays with an index beside them, appended by committed steps.
 
 `index.jsonl` has a sample's id, the tokens of its answer, and `k`; `ids.i32` and `probabilities.f16` have `k` numbers
-for each token, sample after sample. What was recorded while answers were written has `written-` before these names.
+for each token, sample after sample. What was recorded while answers were written has `written-` before these names, and
+what their writer found likely without demonstrations has `alone-`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ Files = dict[str, Sequence[Mapping[str, Any]] | bytes]
 """What a step appends: the lines or the bytes of each file."""
 WRITTEN = "written-"
 """Before the names of files whose targets were recorded while answers were written."""
+ALONE = "alone-"
+"""Before those of the same answers without demonstrations in view, recorded while they were scored."""
 
 
 def as_files(found: Iterable[tuple[str, Targets]], prefix: str = "") -> Files:

@@ -117,12 +117,16 @@ class ScriptedModel:
             done.append(completion)
         return done
 
-    def score(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Likelihood]:
+    def score(self, pairs: Sequence[tuple[Prompt, str]], *, top_tokens: int = 0) -> list[Likelihood]:
         """Return the likelihood of each completion after its prompt: an NLL from 0.5 to 4, higher only for babble."""
         self._slow()
         counts = self.count([completion for _, completion in pairs])
         return [
-            Likelihood(-judge(read(prompt), completion, self.strength) * count, count)
+            Likelihood(
+                -judge(read(prompt), completion, self.strength) * count,
+                count,
+                self._made_up(prompt, completion, top_tokens) if top_tokens else None,
+            )
             for (prompt, completion), count in zip(pairs, counts, strict=True)
         ]
 

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from isara.backends.adapter import AdaptedLinear, linear_layers, put_on, read_adapter
 from isara.backends.checkpoints import Checkpoint
 from isara.backends.decode import Lane, decode
+from isara.backends.loss import log_probabilities
 from isara.backends.memory import Budget, ran_out, told_by
 from isara.backends.packing import IMPLEMENTATION, register
 from isara.backends.positions import positions_of, refuse_beyond
 from isara.backends.quiet import quiet_loading
-from isara.backends.scoring import completion_logits, score_encoded
+from isara.backends.scoring import Pair, completion_logits, score_encoded
 from isara.backends.selfcheck import check_packing, refusal
 from isara.backends.targets import likeliest, recorded
 from isara.backends.template import Encoder
@@ -239,29 +240,45 @@ class TransformersModel(Tokenized):
         """Return every token that ends a completion."""
         return self.encoder.ends(self.network.generation_config.eos_token_id)
 
-    def score(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Likelihood]:
-        """Return the likelihood of each completion after its prompt, in order."""
-        encoded = [
-            (self.encoder.prompt(prompt), self.encoder.completion(prompt, completion)) for prompt, completion in pairs
-        ]
-        refuse_beyond(positions_of(self.network), lengths(encoded))
-        return score_encoded(self.network, encoded, self.budget)
+    def score(self, pairs: Sequence[tuple[Prompt, str]], *, top_tokens: int = 0) -> list[Likelihood]:
+        """Return the likelihood of each completion after its prompt, in order; and what is likely at its places."""
+        encoded = self.encoder.pairs(pairs)
+        if not top_tokens:
+            refuse_beyond(positions_of(self.network), lengths(encoded))
+            return score_encoded(self.network, encoded, self.budget)
+        ended = self.encoder.with_ends(pairs)
+        scored = [Likelihood(0.0, 0)] * len(pairs)
+
+        def look(i: int, logits: Tensor) -> None:
+            own = torch.tensor(encoded[i][1], dtype=torch.long, device=logits.device)
+            logs = log_probabilities(logits[: len(own)], own).double()
+            scored[i] = Likelihood(float(logs.sum()), len(own), likeliest(ended[i][1], logits, top_tokens))
+
+        self.look_at(ended, look)
+        return scored
 
     def distributions(self, pairs: Sequence[tuple[Prompt, str]], k: int) -> list[Targets]:
         """Return the `k` likeliest tokens at each place of each completion, in order."""
         encoded = self.encoder.with_ends(pairs)
         found: dict[int, Targets] = {}
 
-        def look(group: list[int]) -> None:
+        def look(i: int, logits: Tensor) -> None:
+            found[i] = likeliest(encoded[i][1], logits, k)
+
+        self.look_at(encoded, look)
+        return [found[i] for i in range(len(pairs))]
+
+    def look_at(self, encoded: Sequence[Pair], look: Callable[[int, Tensor], None]) -> None:
+        """Call `look` for each completion (ids) with the logits before its tokens."""
+
+        def read(group: list[int]) -> None:
             with torch.inference_mode():
                 logits, _ = completion_logits(self.network, [encoded[i] for i in group])
-            counts = [len(encoded[i][1]) for i in group]
-            for i, rows in zip(group, torch.split(logits, counts), strict=True):
-                found[i] = likeliest(encoded[i][1], rows, k)
+                for i, rows in zip(group, torch.split(logits, [len(encoded[i][1]) for i in group]), strict=True):
+                    look(i, rows)
 
         refuse_beyond(positions_of(self.network), lengths(encoded))
-        self.budget.work(lengths(encoded), look)
-        return [found[i] for i in range(len(pairs))]
+        self.budget.work(lengths(encoded), read)
 
 
 def lengths(pairs: Sequence[tuple[list[int], list[int]]]) -> list[int]:

@@ -78,18 +78,19 @@ class OpenVinoModel(Tokenized):
         """Return every token that ends a completion."""
         return self.encoder.ends(configured_ends(self.checkpoint.folder))
 
-    def score(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Likelihood]:
-        """Return the likelihood of each completion after its prompt, in order."""
-        encoded = [
-            (self.encoder.prompt(prompt), self.encoder.completion(prompt, completion)) for prompt, completion in pairs
-        ]
+    def score(self, pairs: Sequence[tuple[Prompt, str]], *, top_tokens: int = 0) -> list[Likelihood]:
+        """Return the likelihood of each completion after its prompt, in order; and what is likely at its places."""
+        encoded = self.encoder.pairs(pairs)
+        ended = self.encoder.with_ends(pairs) if top_tokens else encoded
         scored = [Likelihood(0.0, 0)] * len(pairs)
 
         def look(i: int, logits: Tensor) -> None:
-            logs = token_logs(logits, encoded[i][1])
-            scored[i] = Likelihood(float(logs.sum()), len(logs))
+            own = encoded[i][1]
+            logs = token_logs(logits[: len(own)], own)
+            targets = likeliest(ended[i][1], logits, top_tokens) if top_tokens else None
+            scored[i] = Likelihood(float(logs.sum()), len(logs), targets)
 
-        look_at(self.session(), encoded, look)
+        look_at(self.session(), ended, look)
         return scored
 
     def distributions(self, pairs: Sequence[tuple[Prompt, str]], k: int) -> list[Targets]:

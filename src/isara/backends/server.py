@@ -106,12 +106,11 @@ class ServerModel:
             return None
         return Likelihood(sum(written.logs[: len(own)]), len(own))
 
-    def score(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Likelihood]:
+    def score(self, pairs: Sequence[tuple[Prompt, str]], *, top_tokens: int = 0) -> list[Likelihood]:
         """Return the likelihood of each completion after its prompt, in order: all arms by the same engine."""
         if not self.line.served.adapters:
-            return self.local.score(pairs)
-        encoder = self.local.encoder
-        encoded = [(encoder.prompt(prompt), encoder.completion(prompt, text)) for prompt, text in pairs]
+            return self.local.score(pairs, top_tokens=top_tokens)
+        encoded = self.local.encoder.pairs(pairs)
         asked = [i for i, (_, completion) in enumerate(encoded) if completion]
         bodies = [self.dialect.scoring(*encoded[i]) for i in asked]
         # One at a time: several at once bring vLLM 0.32 down where it runs on a CPU with adapters (docs/log.md).

@@ -150,6 +150,10 @@ class Encoder:
         """Return the ids of a completion as they follow that prompt, the end of the turn not included."""
         return self.content(self.spaced(prompt, completion))
 
+    def pairs(self, pairs: Sequence[tuple[Prompt, str]]) -> list[tuple[list[int], list[int]]]:
+        """Return prompts and completions as ids."""
+        return [(self.prompt(prompt), self.completion(prompt, completion)) for prompt, completion in pairs]
+
     def with_ends(self, pairs: Sequence[tuple[Prompt, str]]) -> list[tuple[list[int], list[int]]]:
         """Return prompts and completions as ids, the end of an answer with it where it says something."""
         encoded = []

@@ -8,8 +8,8 @@ Takes over the comparison.json of each study's folder into docs/evidence/, and m
 
 from __future__ import annotations
 
+import argparse
 import shutil
-import sys
 from pathlib import Path
 
 from isara.readers import SHIPPED
@@ -38,10 +38,12 @@ def page(folder: Path) -> str:
 
 def main() -> None:
     """Take over the numbers of the folders named, and write the page."""
-    for name in sys.argv[1:]:
-        place = DOCS / "evidence" / Path(name).name.removeprefix("evidence-")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("studies", nargs="*", type=Path, metavar="STUDY", help="the folder of a study")
+    for study in parser.parse_args().studies:
+        place = DOCS / "evidence" / study.name.removeprefix("evidence-")
         place.mkdir(parents=True, exist_ok=True)
-        shutil.copy(Path(name) / "comparison.json", place / "comparison.json")
+        shutil.copy(study / "comparison.json", place / "comparison.json")
     (DOCS / "evidence.md").write_text(page(DOCS / "evidence"), encoding="utf-8")
 
 

@@ -57,8 +57,9 @@ def answered(answer, question="Why does bread rise in the oven?", **more):
     return Candidate("r1-00001", 1, question, answer, **more)
 
 
-def sieve(known=None, heldout=None, *, topic=-1.0, **thresholds):
-    return Sieve(FilterSettings(topic=topic, **thresholds), known or neighbours(), heldout or neighbours())
+def sieve(known=None, heldout=None, *, topic=-1.0, seeds=(), wanted=100, **thresholds):
+    settings = FilterSettings(topic=topic, **thresholds)
+    return Sieve(settings, known or neighbours(), heldout or neighbours(), seeds, wanted)
 
 
 # -- thresholds: kept on one side, dropped on the other, and exactly at it ---------------------------------------------
@@ -261,13 +262,63 @@ def test_what_is_missing_or_cut_off_is_dropped(rule, good, bad, name, reason):
     assert (drop.rule, drop.reason, drop.score, drop.threshold, drop.nearest) == (name, reason, None, None, None)
 
 
+# -- answers that are all the same -------------------------------------------------------------------------------------
+
+REFUSAL = "Sorry, I cannot help with that."
+
+
+def passing(judge, *answers):
+    """The answers that pass, one after the other."""
+    return [text for text in answers if judge.answer(answered(text)) is None]
+
+
+def test_an_answer_is_kept_until_its_share_of_the_round_is_reached():
+    judge = sieve(wanted=20, common=0.1)
+    assert passing(judge, REFUSAL, "sorry; I CANNOT help with that!", REFUSAL, "An oven dries the crust.") == [
+        REFUSAL, "sorry; I CANNOT help with that!", "An oven dries the crust.",
+    ]  # fmt: skip
+    drop = judge.answer(again := answered(REFUSAL))
+    assert (drop.rule, drop.score, drop.threshold) == ("common", 0.15, 0.1)
+    assert drop.reason == "0.15 of the round would have this answer, limit 0.1"
+    assert again.scores["common"] == 0.15
+
+
+@pytest.mark.parametrize(("seeds", "kept"), [(0, 1), (1, 2), (3, 6), (9, 18)])
+def test_an_answer_may_be_as_frequent_as_among_the_seeds(seeds, kept):
+    others = [f"An answer of its own, number {i}." for i in range(10 - seeds)]
+    judge = sieve(wanted=20, common=0.05, seeds=[REFUSAL] * seeds + others)
+    assert len(passing(judge, *[REFUSAL] * 30)) == kept
+
+
+def test_one_of_each_answer_is_kept_however_small_the_round():
+    judge = sieve(wanted=2, common=0.01)
+    assert passing(judge, REFUSAL, REFUSAL, "An oven dries the crust.") == [REFUSAL, "An oven dries the crust."]
+
+
+def test_an_answer_that_another_rule_drops_is_not_counted():
+    judge = sieve(wanted=20, common=0.05, answer_words_min=3)
+    assert passing(judge, "No", "No") == []
+    judge = sieve(wanted=20, common=0.05, gain=0.0)
+    lost = answered(REFUSAL)
+    lost.scores["gain"] = -1.0
+    assert judge.answer(lost).rule == "gain"
+    assert passing(judge, REFUSAL) == [REFUSAL]
+
+
+def test_what_was_accepted_before_counts_when_a_round_goes_on():
+    judge = sieve(wanted=20, common=0.1)
+    judge.accepted(REFUSAL)
+    assert len(passing(judge, REFUSAL, REFUSAL)) == 1
+
+
 # -- the rules together ------------------------------------------------------------------------------------------------
 
 
 def test_the_rules_run_in_the_order_of_the_funnel():
     wanted = FilterSettings()
     assert tuple(question_rules(wanted, neighbours(), neighbours())) == QUESTION_RULES
-    assert tuple(answer_rules(wanted)) == ANSWER_RULES
+    # The last one counts what the others let through.
+    assert (*answer_rules(wanted), "common") == ANSWER_RULES
     assert (*QUESTION_RULES, *ANSWER_RULES, "surplus") == FUNNEL
 
 
@@ -287,7 +338,7 @@ def test_a_good_candidate_passes_every_rule_and_has_a_score_of_each():
     assert judge.answer(candidate) is None
     assert set(candidate.scores) == {
         "question_words", "topic", "heldout_rouge", "heldout_cosine", "rouge", "cosine",
-        "answer_words", "repetition", "echo", "copied", "confidence", "gain",
+        "answer_words", "repetition", "echo", "copied", "confidence", "gain", "common",
     }  # fmt: skip
 
 
@@ -376,7 +427,7 @@ thresholds = st.builds(
 @settings(max_examples=100, deadline=None)
 def test_no_text_breaks_a_rule_and_every_drop_says_what_it_measured(question, answer, others, wanted, nll, gain):
     known = neighbours(*others)
-    judge = Sieve(wanted, known, neighbours("Why does bread rise?", prefix="heldout"))
+    judge = Sieve(wanted, known, neighbours("Why does bread rise?", prefix="heldout"), others, 1)
     candidate = asked(question)
     candidate.answer, candidate.shown = answer, tuple(others)
     candidate.scores |= {"confidence": nll, "gain": gain}
@@ -402,7 +453,7 @@ def test_no_text_breaks_a_rule_and_every_drop_says_what_it_measured(question, an
 @settings(max_examples=50, deadline=None)
 def test_a_held_out_question_is_dropped_whatever_the_settings(question, wanted):
     assume(rouge.tokens(question))
-    judge = Sieve(wanted, neighbours(), neighbours("How hot is an oven?", question, prefix="heldout"))
+    judge = Sieve(wanted, neighbours(), neighbours("How hot is an oven?", question, prefix="heldout"), [], 1)
     drop = judge.question(asked(question))
     assert drop.rule in ("question_words", "topic", "heldout_rouge")
     if drop.rule == "heldout_rouge":

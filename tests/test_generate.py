@@ -47,7 +47,13 @@ def draft(folder, model, settings=None, *, chat=True, said=None, write=None):
         chat=chat,
         embedder=HashEmbedder(),
         pool=Pool(seeds, vectors),
-        sieve=Sieve(settings.filter, Neighbours(seeds, vectors), Neighbours(heldout, heldout_vectors)),
+        sieve=Sieve(
+            settings.filter,
+            Neighbours(seeds, vectors),
+            Neighbours(heldout, heldout_vectors),
+            [seed.answer for seed in seeds],
+            settings.target.accepted,
+        ),
         settings=settings,
         watch=lambda event: None if said is None else said.append(event),
         write=write,
@@ -80,7 +86,7 @@ def asks(prompt):
     return prompt.opens == "user" if isinstance(prompt, Chat) else prompt.endswith(("Question:", "Q:", "Ask:"))
 
 
-OPEN = {"topic": -1, "confidence": 99, "gain": -99, "copied": 1}
+OPEN = {"topic": -1, "confidence": 99, "gain": -99, "copied": 1, "common": 1}
 """Lets through whatever is neither a repeat nor broken."""
 
 
@@ -427,7 +433,26 @@ ROUNDS = {
     "adapting": (lambda: ScriptedModel(stubborn), wanted(**STUBBORN)),
     "likely": (Likely, wanted()),
     "junk": (lambda: ScriptedModel(junk), wanted(target={"accepted": 4, "batch": 3})),
+    "refusing": (
+        lambda: ScriptedModel(refusing),
+        wanted(target={"accepted": 10, "batch": 4}, filter=OPEN | {"common": 0.2}),
+    ),
 }
+
+
+def refusing(prompt, sampling, seed):
+    """Give the same answer to half of what is asked."""
+    return invent(seed) if asks(prompt) or seed % 2 else "Sorry, I cannot help with that."
+
+
+def test_of_one_answer_a_round_keeps_as_many_as_it_may(tmp_path):
+    make, settings = ROUNDS["refusing"]
+    drafted = draft(tmp_path, make(), settings)
+    assert (len(drafted.kept), drafted.ended) == (10, "target")
+    assert sum(sample.answer.startswith("Sorry") for sample in drafted.kept) == 2
+    dropped = [record for record in records(tmp_path, "dropped") if record["rule"] == "common"]
+    assert drafted.funnel["common"] == len(dropped) > 2
+    assert {record["answer"] for record in dropped} == {"Sorry, I cannot help with that."}
 
 
 @pytest.mark.parametrize("kind", ROUNDS)

@@ -44,7 +44,7 @@ def drafting(folder, watch, accepted=ACCEPTED):
         chat=True,
         embedder=HashEmbedder(),
         pool=pool,
-        sieve=Sieve(settings.filter, known, heldout),
+        sieve=Sieve(settings.filter, known, heldout, [seed.answer for seed in seeds], accepted),
         settings=settings,
         watch=watch,
     )

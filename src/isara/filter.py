@@ -81,7 +81,17 @@ Rule = Callable[[Candidate], Drop | None]
 """Notes what it measured and returns why to drop the candidate, or None to let it pass."""
 
 QUESTION_RULES = ("parse", "question_words", "keywords", "topic", "heldout_rouge", "heldout_cosine", "rouge", "cosine")
-ANSWER_RULES = ("no_answer", "truncated", "answer_words", "repetition", "echo", "copied", "confidence", "gain")
+ANSWER_RULES = (
+    "no_answer",
+    "truncated",
+    "answer_words",
+    "repetition",
+    "echo",
+    "copied",
+    "confidence",
+    "gain",
+    "common",
+)
 FUNNEL = (*QUESTION_RULES, *ANSWER_RULES, "surplus")
 """Every reason for which a candidate is dropped, in the order in which it is looked at."""
 
@@ -89,11 +99,16 @@ FUNNEL = (*QUESTION_RULES, *ANSWER_RULES, "surplus")
 class Sieve:
     """The rules of one round, with what they compare against. Candidates must come in their own order."""
 
-    def __init__(self, settings: FilterSettings, known: Neighbours, heldout: Neighbours) -> None:
+    def __init__(
+        self, settings: FilterSettings, known: Neighbours, heldout: Neighbours, seeds: Sequence[str], wanted: int
+    ) -> None:
+        """Take what questions are compared with, the answers of the seeds, and how many samples are wanted."""
         self._known = known
         self._heldout = heldout
         self._question_rules = question_rules(settings, known, heldout)
-        self._answer_rules = answer_rules(settings)
+        self._accepted: Counter[str] = Counter()
+        common = not_common(settings.common, self._accepted, seeds, wanted)
+        self._answer_rules = {**answer_rules(settings), "common": common}
 
     def questions(self, candidates: Sequence[Candidate]) -> dict[str, Drop]:
         """Judge the questions of a batch, one after the other; returns why those that do not pass are dropped."""
@@ -116,8 +131,15 @@ class Sieve:
             self._known.add(candidate.id, candidate.question, candidate.vector)
 
     def answer(self, candidate: Candidate) -> Drop | None:
-        """Judge a candidate's answer."""
-        return first(self._answer_rules, candidate)
+        """Judge a candidate's answer; from now on one that passes counts among the round's."""
+        drop = first(self._answer_rules, candidate)
+        if drop is None:
+            self.accepted(candidate.answer or "")
+        return drop
+
+    def accepted(self, answer: str) -> None:
+        """Count an answer among the round's."""
+        self._accepted[worded(answer)] += 1
 
 
 def first(rules: Mapping[str, Rule], candidate: Candidate) -> Drop | None:
@@ -155,6 +177,32 @@ def answer_rules(settings: FilterSettings) -> dict[str, Rule]:
         "confidence": likely(settings.confidence),
         "gain": helped(settings.gain),
     }
+
+
+def not_common(share: float, accepted: Mapping[str, int], seeds: Sequence[str], wanted: int) -> Rule:
+    """
+    Drop an answer that enough samples of the round have already, word for word.
+
+    `accepted` counts those by their words. An answer that a larger share of the seeds has may be as frequent as there:
+    a model that has found one answer that is never wrong gives it to everything, and the others are no longer taught.
+    """
+    of_seeds = Counter(map(worded, seeds))
+
+    def rule(candidate: Candidate) -> Drop | None:
+        words = worded(candidate.answer or "")
+        count = accepted.get(words, 0) + 1
+        limit = max(share, of_seeds[words] / max(1, len(seeds)))
+        candidate.scores["common"] = score = min(1.0, count / wanted)
+        if count == 1 or score <= limit:
+            return None
+        return Drop("common", f"{score:.2f} of the round would have this answer, limit {limit:g}", score, limit)
+
+    return rule
+
+
+def worded(text: str) -> str:
+    """Return the words of a text as ROUGE-L compares them, whatever their case and the punctuation between them."""
+    return " ".join(rouge.tokens(text))
 
 
 def no_question(candidate: Candidate) -> Drop | None:

@@ -108,6 +108,8 @@ class Draft:
         self.note(self.questions, size, found.parsed)
         self.note(self.answers, len(found.passed), found.answered)
         self.read_back += found.passed
+        for sample in found.kept:
+            self.sieve.accepted(sample.answer)
         self.take(found.kept, found.vectors)
         for rule in found.rules:
             self.funnel[rule] = self.funnel.get(rule, 0) + 1

@@ -141,7 +141,7 @@ def draft(run: Run, number: int, generator: str, pool: Pool) -> Drafted:
         chat=run.model.chat,
         embedder=run.embedder,
         pool=pool,
-        sieve=Sieve(run.settings.filter, known, heldout),
+        sieve=Sieve(run.settings.filter, known, heldout, [seed.answer for seed in run.seeds], target),
         settings=run.settings,
         watch=run.watch,
     ).run()

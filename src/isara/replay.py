@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from isara import config
 from isara.errors import RunError
 from isara.filter import Candidate, Sieve
 from isara.neighbours import Neighbours
@@ -64,12 +65,15 @@ def replay(run: Path, settings: FilterSettings) -> list[Replayed]:
     judges = [Sample.from_json(r) for part in ("heldout", "test") for r in records_in(run / f"{part}.jsonl")]
     path = run / "samples.f16"
     vectors = vectors_from(content_of(path) or b"", len(seeds) + len(judges), path)
+    manifest = run / "manifest.json"
+    target = config.recorded(read_json(manifest)["settings"], manifest).target
     pool, store = list(seeds), Store(vectors[: len(seeds)])
     answers = {sample.id: sample.answer for sample in seeds}
     replayed = []
     for number, folder in drafted_rounds(run):
         known = Neighbours(pool, store, floor=settings.rouge)
-        sieve = Sieve(settings, known, Neighbours(judges, vectors[len(seeds) :], floor=settings.heldout_rouge))
+        heldout = Neighbours(judges, vectors[len(seeds) :], floor=settings.heldout_rouge)
+        sieve = Sieve(settings, known, heldout, [seed.answer for seed in seeds], target.accepted)
         drafted = snapshot(folder)
         replayed.append(sifted(number, drafted, sieve, recorded(drafted, number, answers, vectors.shape[1])))
         done = folder / "round.json"

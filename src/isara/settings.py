@@ -153,6 +153,9 @@ class FilterSettings(Section):
     """A question this close (ROUGE-L) to a seed, a pool sample or an accepted one is a near-duplicate."""
     cosine: float = Field(default=0.95, gt=0, le=1)
     """A question this close (cosine of embeddings) to one of those is a near-duplicate."""
+    common: float = Field(default=0.1, gt=0, le=1)
+    """Largest share of a round's samples with one and the same answer, word for word; an answer that a larger share of
+    the seeds has may be as frequent as there."""
     keywords: str = ""
     """Words, separated by commas; a question with one of them is dropped."""
     topic: float = Field(default=0.3, ge=-1, le=1)

@@ -61,6 +61,7 @@ OVERRIDES: Mapping[str, tuple[str, ...]] = {
         "filter.topic=-1.0",
         "filter.confidence=1000",
         "filter.gain=-1000",
+        "filter.common=1.0",
         "train.targets='sampled'",
     ),
     # After Sun et al. 2023 (arXiv 2305.03047): answers written with principles and demonstrations in view, training

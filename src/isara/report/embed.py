@@ -41,6 +41,7 @@ SCORES = (
     "heldout_cosine",
     "confidence",
     "gain",
+    "common",
 )
 
 

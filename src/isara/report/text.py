@@ -31,6 +31,7 @@ RULE_WORDS = {
     "repetition": "answer does not repeat itself",
     "echo": "answer is not its own question",
     "copied": "answer not copied from a demonstration",
+    "common": "answer not that of too many others",
     "topic": "question is about the domain",
     "rouge": "question is new in its wording",
     "cosine": "question is new in its meaning",

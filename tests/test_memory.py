@@ -202,9 +202,9 @@ def test_what_a_backend_warns_of_is_told_once_and_logged(small, tmp_path, monkey
 
     real = ScriptedModel.score
 
-    def warning(self, pairs):
+    def warning(self, pairs, **more):
         logging.getLogger("isara.backends.memory").warning("Memory ran out %s.", "here")
-        return real(self, pairs)
+        return real(self, pairs, **more)
 
     monkeypatch.setattr(ScriptedModel, "score", warning)
     heard = []

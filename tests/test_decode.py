@@ -353,8 +353,8 @@ class Words:
         numbers = {"From": 1, " From": 2, " the": 3, " desk": 4}
         return [numbers[word] for word in re.findall(r" ?\w+", text)]
 
-    def with_ends(self, pairs):
-        return [([0], [*self.completion(prompt, text), 9]) for prompt, text in pairs]
+    def ended(self, prompt, completion):
+        return [*completion, 9]
 
 
 @pytest.mark.parametrize(

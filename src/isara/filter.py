@@ -239,10 +239,10 @@ def word_count(part: str, least: int, most: int) -> Rule:
 
 def without(listed: str) -> Rule:
     """Drop a question with one of the words (or phrases) listed, separated by commas."""
-    words = [" ".join(rouge.tokens(word)) for word in listed.split(",")]
+    words = [worded(word) for word in listed.split(",")]
 
     def rule(candidate: Candidate) -> Drop | None:
-        text = f" {' '.join(rouge.tokens(candidate.question or ''))} "
+        text = f" {worded(candidate.question or '')} "
         found = next((word for word in words if word and f" {word} " in text), None)
         return None if found is None else Drop("keywords", f"the question has {found!r}, one of filter.keywords")
 

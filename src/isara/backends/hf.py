@@ -246,7 +246,7 @@ class TransformersModel(Tokenized):
         if not top_tokens:
             refuse_beyond(positions_of(self.network), lengths(encoded))
             return score_encoded(self.network, encoded, self.budget)
-        ended = self.encoder.with_ends(pairs)
+        ended = self.encoder.with_ends(pairs, encoded)
         scored = [Likelihood(0.0, 0)] * len(pairs)
 
         def look(i: int, logits: Tensor) -> None:
@@ -259,7 +259,7 @@ class TransformersModel(Tokenized):
 
     def distributions(self, pairs: Sequence[tuple[Prompt, str]], k: int) -> list[Targets]:
         """Return the `k` likeliest tokens at each place of each completion, in order."""
-        encoded = self.encoder.with_ends(pairs)
+        encoded = self.encoder.with_ends(pairs, self.encoder.pairs(pairs))
         found: dict[int, Targets] = {}
 
         def look(i: int, logits: Tensor) -> None:
@@ -297,5 +297,4 @@ def checked(encoder: Encoder, prompt: Prompt, lane: Lane, completion: Completion
     # A space in front makes another first token of the same word. What was likely there and after it stands.
     if len(own) != len(lane.tokens) or own[1:] != lane.tokens[1:]:
         return completion
-    ((_, tokens),) = encoder.with_ends([(prompt, bare)])
-    return replace(completion, targets=recorded(tokens, lane.likely))
+    return replace(completion, targets=recorded(encoder.ended(prompt, own), lane.likely))

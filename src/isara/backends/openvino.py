@@ -81,7 +81,7 @@ class OpenVinoModel(Tokenized):
     def score(self, pairs: Sequence[tuple[Prompt, str]], *, top_tokens: int = 0) -> list[Likelihood]:
         """Return the likelihood of each completion after its prompt, in order; and what is likely at its places."""
         encoded = self.encoder.pairs(pairs)
-        ended = self.encoder.with_ends(pairs) if top_tokens else encoded
+        ended = self.encoder.with_ends(pairs, encoded) if top_tokens else encoded
         scored = [Likelihood(0.0, 0)] * len(pairs)
 
         def look(i: int, logits: Tensor) -> None:
@@ -95,7 +95,7 @@ class OpenVinoModel(Tokenized):
 
     def distributions(self, pairs: Sequence[tuple[Prompt, str]], k: int) -> list[Targets]:
         """Return the `k` likeliest tokens at each place of each completion, in order."""
-        encoded = self.encoder.with_ends(pairs)
+        encoded = self.encoder.with_ends(pairs, self.encoder.pairs(pairs))
         # A completion of no tokens has no places, and is not looked at.
         nothing = torch.empty(0, self.session().runner.vocabulary)
         found = {i: likeliest([], nothing, k) for i, (_, completion) in enumerate(encoded) if not completion}

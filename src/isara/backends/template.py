@@ -154,14 +154,16 @@ class Encoder:
         """Return prompts and completions as ids."""
         return [(self.prompt(prompt), self.completion(prompt, completion)) for prompt, completion in pairs]
 
-    def with_ends(self, pairs: Sequence[tuple[Prompt, str]]) -> list[tuple[list[int], list[int]]]:
-        """Return prompts and completions as ids, the end of an answer with it where it says something."""
-        encoded = []
-        for prompt, completion in pairs:
-            # After plain text a model would go on with another question, so the end of the turn says nothing there.
-            end = [self.end] if isinstance(prompt, Chat) else []
-            encoded.append((self.prompt(prompt), [*self.completion(prompt, completion), *end]))
-        return encoded
+    def with_ends(
+        self, pairs: Sequence[tuple[Prompt, str]], encoded: Sequence[tuple[list[int], list[int]]]
+    ) -> list[tuple[list[int], list[int]]]:
+        """Return pairs that are encoded already with the end of each answer, where it says something."""
+        return [(ids, self.ended(prompt, own)) for (prompt, _), (ids, own) in zip(pairs, encoded, strict=True)]
+
+    def ended(self, prompt: Prompt, completion: list[int]) -> list[int]:
+        """Return the ids of a completion with the end of its turn, where that says something."""
+        # After plain text a model would go on with another question, so the end of the turn says nothing there.
+        return [*completion, self.end] if isinstance(prompt, Chat) else completion
 
     def ends(self, configured: int | Sequence[int] | None) -> frozenset[int]:
         """Return every token that ends a completion: those of the template, the tokenizer and a configuration."""

@@ -24,7 +24,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # From bottom to top: a module imports only from rows above its own. `backends`, `report` and `cli` count as one module
 # each, and have rows of their own.
 ROWS = """
-errors settings samples protocols events tokenizer postings approximate stats eta tomllines rawfiles shapes
+errors settings samples protocols events tokenizer postings approximate stats eta tomllines rawfiles shapes beginnings
 prefixes vectors values
 rouge
 neighbours

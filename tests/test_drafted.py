@@ -41,9 +41,9 @@ def test_of_a_steady_share_kept_a_round_takes_few_batches_and_drafts_little_too_
     assert drafted <= 1.5 * accepted / rate + 20
 
 
-def test_the_first_batch_is_no_more_than_could_be_kept_and_one_that_kept_nothing_tells_nothing():
+def test_the_first_batch_takes_it_that_three_of_four_are_kept_and_one_that_kept_nothing_tells_nothing():
     target = TargetSettings(accepted=40, batch=32, budget=4)
-    assert wanted(TargetSettings(accepted=10, batch=32), 0, 0) == 10
+    assert wanted(TargetSettings(accepted=10, batch=32), 0, 0) == 14
     assert wanted(target, 0, 0) == 32
     assert wanted(target, 32, 0) == 32
     # Half were kept, 24 are missing: 48, seven more for luck, and not more than a batch.

@@ -262,15 +262,13 @@ def test_several_questions_can_be_drawn_after_the_same_demonstrations(tmp_path):
     assert len({record["seed"] for record in asked}) == len(asked)
     seeds, vectors, *_ = world()
     pool = Pool(seeds, vectors)
-    for record in prompts:
-        if record["stage"] == "answer":
-            question = next(
-                c["question"]
-                for c in records(tmp_path, "kept") + records(tmp_path, "dropped")
-                if c["id"] == record["id"]
-            )
-            vector = HashEmbedder().embed([question])[0].astype("<f2").astype(np.float32)
-            assert record["demonstrations"] == [s.id for s in pool.for_answers([vector], 4, 3)[0]]
+    texts = {c["id"]: c["question"] for c in records(tmp_path, "kept") + records(tmp_path, "dropped")}
+    answered = [record for record in prompts if record["stage"] == "answer"]
+    for batch in {record["batch"] for record in answered}:
+        together = [record for record in answered if record["batch"] == batch]
+        vectors = HashEmbedder().embed([texts[record["id"]] for record in together]).astype("<f2").astype(np.float32)
+        few = pool.for_answers(list(vectors), 4, 3)
+        assert [record["demonstrations"] for record in together] == [[s.id for s in each] for each in few]
 
 
 def test_a_model_without_a_chat_template_is_shown_plain_text_whatever_the_styles(tmp_path):

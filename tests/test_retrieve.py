@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from isara.beginnings import common_starts
 from isara.retrieve import Pool, request_seed
 from isara.samples import Sample
 
@@ -47,28 +48,32 @@ def test_no_more_than_there_are_and_none_when_none_are_asked_for():
 
 @given(st.integers(1, 40), st.integers(0, 40), st.integers(0, 12), st.integers(0, 12), st.integers(0, 99))
 @settings(deadline=None, max_examples=60)
-def test_questions_nearest_to_one_seed_share_their_first_demonstrations(seeds, more, count, shared, seed):
+def test_questions_begin_with_seeds_near_to_them_that_others_begin_with_too(seeds, more, count, shared, seed):
     whole = random_pool(size := seeds + more, seed)
     held = Pool(whole.samples[:seeds], whole.vectors[:seeds]).grown(whole.samples[seeds:], whole.vectors[seeds:])
     queries = list(unit(np.random.default_rng(seed).normal(size=(25, 24))))
     plain, found = held.for_answers(queries, count), held.for_answers(queries, count, shared)
-    blocks = {}
-    for query, before, after in zip(queries, plain, found, strict=True):
-        anchor = f"s{held.first.nearest(query, 1)[0]}"
+    starts = common_starts([held.first.nearest(query, 2 * count) for query in queries], min(shared, count))
+    for query, start, before, after in zip(queries, starts, plain, found, strict=True):
         assert len(set(ids(after))) == len(after) == min(count, size)
-        few = min(shared, count, size)
-        if not few:
+        if not shared:
             assert ids(after) == ids(before)
             continue
-        assert blocks.setdefault(anchor, ids(after)[:few]) == ids(after)[:few]
-        assert ids(after)[few - 1] == anchor
-        nearest = [f"s{place}" for place in held.nearest(query, size) if f"s{place}" not in ids(after)[:few]]
-        assert ids(after)[few:] == nearest[: min(count, size) - few][::-1]
+        few = len(start)
+        assert ids(after)[:few] == [f"s{place}" for place in start]
+        nearest = [f"s{place}" for place in held.nearest(query, size) if place not in start]
+        assert set(ids(after)[few:]) == set(nearest[: min(count, size) - few])
 
 
-def test_the_shared_ones_are_the_neighbours_of_the_sample_nearest_to_the_question():
-    assert ids(FAN.for_answers([unit([[1, 0.45]])[0]], 4, 3)[0]) == ["s3", "s1", "s2", "s4"]
-    assert ids(FAN.for_answers([unit([[1, 0.45]])[0]], 4)[0]) == ["s4", "s1", "s3", "s2"]
+def test_what_like_questions_have_in_common_comes_first():
+    queries = list(unit([[1, 0.45], [1, 0.5], [0.01, 1]]))
+    assert [ids(few) for few in FAN.for_answers(queries, 2)] == [["s3", "s2"], ["s3", "s2"], ["s3", "s4"]]
+    assert [ids(few) for few in FAN.for_answers(queries, 2, 1)] == [["s1", "s2"], ["s1", "s2"], ["s1", "s4"]]
+
+
+def test_a_question_alone_has_nothing_in_common_and_is_shown_the_nearest():
+    query = unit([[1, 0.45]])
+    assert ids(FAN.for_answers(list(query), 4, 3)[0]) == ids(FAN.for_answer(query[0], 4)) == ["s4", "s1", "s3", "s2"]
 
 
 @pytest.mark.parametrize("dimensions", [24, 384])

@@ -125,7 +125,7 @@ def test_a_run_whose_server_dies_goes_on_with_another(isara, words, folder, smoo
     out = tmp_path / "run"
     server = start("vllm", "--tokenizer", folder)
     # some while after the opening, in the middle of the scores and of the drafting
-    for requests in (40, 75):
+    for requests in (40, 55):
         server.faults(*["stall:0"] * requests, "die")
         stopped = isara(*words, "--server", server.url, "--set", "server.retries=1")
         server.stop()

@@ -18,6 +18,9 @@ from isara.samples import Sample
 from isara.settings import TargetSettings
 from isara.targetfiles import WRITTEN, Files, as_files
 
+_USUAL = 0.75
+"""Share of a round's candidates that are kept, before one has been judged: somewhat more than usual."""
+
 
 @dataclass
 class Drafted:
@@ -62,7 +65,7 @@ def wanted(target: TargetSettings, drafted: int, kept: int) -> int:
     if missing <= 0 or left <= 0:
         return 0
     if not drafted:
-        return min(left, missing)
+        return min(left, math.ceil(missing / _USUAL))
     if not kept:
         return left
     likely = missing * drafted / kept

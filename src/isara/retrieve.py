@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from isara.beginnings import common_starts, further
 from isara.protocols import Vectors
 from isara.samples import Sample
 from isara.vectors import Store
@@ -51,8 +52,9 @@ class Pool:
         """
         Return what `for_answer` does for each of several questions, in one go over the pool.
 
-        The first `shared` are those nearest to the seed that is nearest to the question, itself the last of them: the
-        same for all questions that are nearest to that seed. Seeds are few, however much the pool has grown.
+        The first `shared` of a question are not those nearest to it but, of the seeds that are among the `2 * count`
+        nearest, those that most of these questions have in common: questions about like things then begin alike. Of
+        the others too, those in common come first. Seeds are few, however much the pool has grown.
         """
         if not queries:
             return []
@@ -60,14 +62,16 @@ class Pool:
         own = [places for places, _ in self.store.nearest(rows, count + shared)]
         if not shared:
             return [[self.samples[i] for i in reversed(places)] for places in own]
-        anchors = [places[0] for places, _ in self.first.store.nearest(rows, 1)]
-        around = self.store.nearest(self.store.rows_at(anchors), shared)
-        found = []
-        for places, anchor, (near, _) in zip(own, anchors, around, strict=True):
-            block = [anchor, *[i for i in near if i != anchor][: shared - 1]]
-            rest = [i for i in places if i not in block][: count - len(block)]
-            found.append([self.samples[i] for i in (*reversed(block), *reversed(rest))])
-        return found
+        near = [places for places, _ in self.first.store.nearest(rows, 2 * count)]
+        starts = common_starts(near, shared)
+        rest = [
+            [i for i in places if i not in start][: count - len(start)]
+            for places, start in zip(own, starts, strict=True)
+        ]
+        return [
+            [self.samples[i] for i in (*start, *end, *(i for i in reversed(places) if i not in end))]
+            for start, end, places in zip(starts, further(starts, rest), rest, strict=True)
+        ]
 
     def at_random(self, count: int, *key: int) -> list[Sample]:
         """Return samples drawn at random, each at most once; `key` are the numbers that the draw depends on."""

@@ -105,8 +105,8 @@ class AnswerSettings(Section):
     choice: Literal["nearest", "random"] = "nearest"
     """Which ones: those whose questions are `nearest` to this one, the most similar last, or `random` ones."""
     shared: int = Field(default=3, ge=0, le=64)
-    """How many of them, the first ones, are those nearest to the seed that is nearest to the question, itself among
-    them, and not those nearest to the question: questions about one thing then begin alike, and that is read once."""
+    """How many of them, the first ones, are those that most questions of a batch have in common among the seeds near to
+    them, twice as many as are shown, and not those nearest: what prompts begin with in common is read once."""
     principles: str = ""
     """Written rules that stand before the demonstrations, all in plain text, and are not trained on: an instruction,
     which isara does without; for a comparison with methods that need one."""
@@ -125,7 +125,7 @@ class TargetSettings(Section):
     """Samples each round is to accept."""
     budget: float = Field(default=4.0, ge=1, le=1000)
     """Candidates a round may draft at most, as a multiple of `accepted`."""
-    batch: int = Field(default=256, ge=1, le=10_000)
+    batch: int = Field(default=512, ge=1, le=10_000)
     """Candidates drafted at most between two savepoints, fewer where fewer are needed; larger is faster, and a kill
     costs more."""
     parse_floor: float = Field(default=0.5, ge=0, le=1)

@@ -44,7 +44,7 @@ def tally(study: Study, out: Path, places: Sequence[Place]) -> dict[str, Any]:
                 "label": arm.label,
                 "kind": arm.kind,
                 "changes": list(arm.changes),
-                "mean": round(sum(run["mean"] for run in runs) / len(runs), 6),
+                "mean": means_of(rows)["mean"],
                 **beside((arm.name, rows), (study.chosen.against, scores[study.chosen.against]), confidence),
                 "runs": runs,
             }

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isara.beginnings import common_starts
+from isara.beginnings import common_starts, further
 from isara.retrieve import Pool, request_seed
 from isara.samples import Sample
 
@@ -54,15 +54,18 @@ def test_questions_begin_with_seeds_near_to_them_that_others_begin_with_too(seed
     queries = list(unit(np.random.default_rng(seed).normal(size=(25, 24))))
     plain, found = held.for_answers(queries, count), held.for_answers(queries, count, shared)
     starts = common_starts([held.first.nearest(query, 2 * count) for query in queries], min(shared, count))
-    for query, start, before, after in zip(queries, starts, plain, found, strict=True):
+    nearest = [
+        [place for place in held.nearest(query, size) if place not in start][: count - len(start)]
+        for query, start in zip(queries, starts, strict=True)
+    ]
+    ends = further(starts, nearest)
+    for start, end, rest, before, after in zip(starts, ends, nearest, plain, found, strict=True):
         assert len(set(ids(after))) == len(after) == min(count, size)
         if not shared:
             assert ids(after) == ids(before)
             continue
-        few = len(start)
-        assert ids(after)[:few] == [f"s{place}" for place in start]
-        nearest = [f"s{place}" for place in held.nearest(query, size) if place not in start]
-        assert set(ids(after)[few:]) == set(nearest[: min(count, size) - few])
+        others = [place for place in rest[::-1] if place not in end]
+        assert ids(after) == [f"s{place}" for place in (*start, *end, *others)]
 
 
 def test_what_like_questions_have_in_common_comes_first():

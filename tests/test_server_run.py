@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -124,14 +125,14 @@ def test_a_run_through_failures_ends_the_same_and_holds_no_key(isara, words, fol
 def test_a_run_whose_server_dies_goes_on_with_another(isara, words, folder, smooth, tmp_path):
     out = tmp_path / "run"
     server = start("vllm", "--tokenizer", folder)
-    # some while after the opening, in the middle of the scores and of the drafting
-    for requests in (40, 55):
+    for requests, stage in ((40, "scoring, seeds alone"), (38, "round 1, drafting")):
         server.faults(*["stall:0"] * requests, "die")
         stopped = isara(*words, "--server", server.url, "--set", "server.retries=1")
         server.stop()
         assert stopped.code == 5
         assert "no usable answer in 2 tries" in stopped.err
         assert "start the same command again" in stopped.err
+        assert re.findall(r"^(.*): started$", stopped.err, re.MULTILINE)[-1] == stage
         assert not (out / "summary.json").exists()
         server = start("vllm", "--tokenizer", folder)
     done = isara(*words, "--server", server.url)

@@ -6,7 +6,7 @@ pytest.importorskip("transformers")
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from isara.backends.forest import Forest, common, cut, fresh  # noqa: E402
+from isara.backends.forest import Forest, common, cut, fresh, shared  # noqa: E402
 from isara.backends.memory import Budget  # noqa: E402
 from isara.backends.scoring import completion_logs, score_encoded  # noqa: E402
 from tiny import PACKABLE, pair, sequence  # noqa: E402
@@ -69,6 +69,15 @@ def test_any_sequences_are_laid_out_and_cut(rows, most):
     assert sorted(i for group in groups for i in group) == list(range(len(rows)))
     for group in groups:
         assert len(group) == 1 or sum(fresh([rows[i] for i in group])) <= most
+
+
+@given(st.lists(words, min_size=1, max_size=12))
+def test_every_beginning_stands_once(sequences):
+    tokens, rows = shared(sequences)
+    for wanted, own in zip(sequences, rows, strict=True):
+        assert [tokens[row] for row in own] == wanted
+    # As many tokens as a prefix tree has nodes.
+    assert len(tokens) == len({tuple(s[: end + 1]) for s in sequences for end in range(len(s))})
 
 
 @given(words, words)

@@ -21,6 +21,8 @@ from isara.protocols import Sampling  # noqa: E402
 from tiny import MIXED, PACKABLE, REFUSED, VOCABULARY, configuration, network, pair, sequence, tokenizer  # noqa: E402
 
 CPU = torch.device("cpu")
+ALIKE = [(sequence(9, 60) + sequence(end, 70 + end), sequence(5, 80)) for end in (2, 1, 2)]
+"""Two samples that are equal, and one that begins as they do."""
 each_architecture = pytest.mark.parametrize("name", PACKABLE)
 
 
@@ -66,9 +68,10 @@ def test_packed_loss_and_gradient_are_those_of_one_by_one(name, fused, monkeypat
     if fused:
         monkeypatch.setattr(packing, "_slow_fused", lambda query: False)
     ordinary, packed = pair(name)
-    total = sum(len(completion) for _, completion in MIXED)
-    wanted = torch.stack([-logs_alone(ordinary, *pair).sum() for pair in MIXED]).sum() / total
-    found = packed_loss(packed, MIXED, total)
+    batch = [*MIXED, *ALIKE]
+    total = sum(len(completion) for _, completion in batch)
+    wanted = torch.stack([-logs_alone(ordinary, *pair).sum() for pair in batch]).sum() / total
+    found = packed_loss(packed, batch, total)
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
     expected = torch.autograd.grad(wanted, list(ordinary.parameters()), allow_unused=True)
     gradients = torch.autograd.grad(found, list(packed.parameters()), allow_unused=True)
@@ -107,6 +110,21 @@ def test_a_layout_puts_together_what_it_takes_apart():
     torch.testing.assert_close(layout.join(apart), states.transpose(1, 2))
     assert layout.positions.tolist() == [[0, 1, 2, 0, 0, 1, 2, 3]]
     assert layout.last.tolist() == [2, 3, 7]
+
+
+def test_what_samples_begin_with_alike_is_read_once(monkeypatch):
+    _, packed = pair("llama")
+    read = []
+    packed.get_input_embeddings().register_forward_hook(lambda layer, given, out: read.append(given[0].shape[1]))
+    packed_loss(packed, ALIKE, 15)
+    first, second = (len(prompt) + len(completion) - 1 for prompt, completion in ALIKE[:2])
+    assert read == [first + second - 9]
+    layout = Layout([3, 2, 3], CPU, [[0, 1, 2], [0, 3], [0, 1, 4]])
+    assert layout.positions.tolist() == [[0, 1, 2, 1, 2]]
+    states = torch.randn(1, 2, 5, 4)
+    apart = layout.split(states)
+    torch.testing.assert_close(apart[2], states[0][:, [0, 1, 4]])
+    torch.testing.assert_close(layout.join(apart), states.transpose(1, 2))
 
 
 def test_sinks_take_their_share_of_the_attention():

@@ -73,7 +73,9 @@ class Places:
     together: Tensor
     """For each row of (tokens, heads): its place in (sequences, heads, longest)."""
     padding: Tensor
-    """The places that hold no token."""
+    """The places whose output is not read: those that hold no token, or one that an earlier sequence has too."""
+    again: tuple[Tensor, Tensor]
+    """Rows of (tokens, heads) that stand in several places, and each place but the first."""
 
     def take_apart(self, states: Tensor) -> Tensor:
         """Return (1, heads, tokens, size) as (sequences, heads, longest, size), copied once."""
@@ -91,22 +93,36 @@ class Places:
         rows = states.reshape(-1, states.shape[-1]).index_select(0, self.together)
         return rows.view(1, -1, self.shape[1], states.shape[-1])
 
+    def add_together(self, states: Tensor) -> Tensor:
+        """Do so for gradients of what was read in every place: those of a token in several places are added up."""
+        together = self.put_together(states)
+        rows, places = self.again
+        if len(rows):
+            more = states.reshape(-1, states.shape[-1]).index_select(0, places)
+            together.view(-1, states.shape[-1]).index_add_(0, rows, more)
+        return together
 
-def places(gather: Tensor, scatter: Tensor, heads: int) -> Places:
+
+def places(gather: Tensor, scatter: Tensor, again: Tensor, heads: int) -> Places:
     """
     Return the places of rows of `heads` heads.
 
     `gather` (sequences, longest) says which token stands at each place of the padded sequences, `scatter` (tokens) at
-    which place each token stands.
+    which place each token stands first, and `again` (2, places) which tokens stand in which places besides.
     """
     count, longest = gather.shape
     head = torch.arange(heads, device=gather.device)
     apart = (gather[:, None, :] * heads + head[None, :, None]).flatten()
-    sequence, offset = scatter // longest, scatter % longest
-    together = ((sequence[:, None] * heads + head[None, :]) * longest + offset[:, None]).flatten()
+
+    def at(places: Tensor) -> Tensor:
+        sequence, offset = places // longest, places % longest
+        return ((sequence[:, None] * heads + head[None, :]) * longest + offset[:, None]).flatten()
+
+    together = at(scatter)
     empty = torch.ones(len(apart), dtype=torch.bool, device=gather.device)
     empty[together] = False
-    return Places((count, heads, longest), apart, together, empty.nonzero()[:, 0])
+    rows = (again[0][:, None] * heads + head[None, :]).flatten()
+    return Places((count, heads, longest), apart, together, empty.nonzero()[:, 0], (rows, at(again[1])))
 
 
 def packed_attention(
@@ -142,7 +158,9 @@ class _PackedAttention(torch.autograd.Function):
         flat = queries.take_apart(query).view(count, heads, -1, query.shape[-1])
         k, v = keys.take_apart(key), keys.take_apart(value)
         weights = (flat @ k.transpose(-1, -2)).view(count, heads, -1, longest, longest)
-        shares = torch.add(bias, weights, alpha=scale, out=weights).softmax(-1).view(count, heads, -1, longest)
+        # In 16 bits torch's softmax over a few dozen places takes three times as long as in 32.
+        wide = torch.add(bias, weights, alpha=scale, out=weights).softmax(-1, dtype=torch.float32)
+        shares = wide.to(weights.dtype).view(count, heads, -1, longest)
         out = queries.put_together((shares @ v).view(*queries.shape, -1))
         ctx.save_for_backward(flat, k, v, shares, out)
         ctx.at, ctx.scale = at, scale
@@ -162,8 +180,8 @@ class _PackedAttention(torch.autograd.Function):
         grad_k = (weights.transpose(-1, -2) @ flat).mul_(ctx.scale)
         return (
             queries.put_together(grad_q.view(*queries.shape, -1)).transpose(1, 2),
-            keys.put_together(grad_k).transpose(1, 2),
-            keys.put_together(grad_v).transpose(1, 2),
+            keys.add_together(grad_k).transpose(1, 2),
+            keys.add_together(grad_v).transpose(1, 2),
             None,
             None,
             None,

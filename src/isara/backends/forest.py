@@ -139,6 +139,21 @@ def common(one: list[int], other: list[int]) -> int:
     return next(i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
 
 
+def shared(sequences: Sequence[list[int]]) -> tuple[list[int], list[list[int]]]:
+    """Return tokens among which what sequences begin with alike stands once, and where each sequence stands there."""
+    tokens: list[int] = []
+    rows: list[list[int]] = [[] for _ in sequences]
+    before: tuple[list[int], list[int]] = ([], [])
+    # Sorted, a sequence has most in common with the one before it.
+    for i in sorted(range(len(sequences)), key=lambda i: sequences[i]):
+        alike = common(sequences[i], before[0])
+        own = sequences[i][alike:]
+        rows[i] = [*before[1][:alike], *range(len(tokens), len(tokens) + len(own))]
+        tokens += own
+        before = sequences[i], rows[i]
+    return tokens, rows
+
+
 def branches(sequences: Sequence[list[int]], depth: int) -> Iterator[range]:
     """Yield ranges of sorted sequences that go on alike for long enough after a depth; the others one by one."""
     start = 0

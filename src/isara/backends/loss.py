@@ -27,21 +27,23 @@ def shares_loss(logits: Tensor, ids: Tensor, shares: Tensor, total: int) -> Tens
 
 
 class _SharesLoss(torch.autograd.Function):
-    """One exponential serves loss and gradient, and no copy of all rows is made in another format."""
+    """
+    One exponential serves loss and gradient, and no copy of all rows is made in another format.
+
+    The gradient takes the place of the logits, of which there are many: whoever reads them afterwards finds it there.
+    A layer that kept its output for its own gradient would be told so by autograd.
+    """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, ids: Tensor, shares: Tensor, total: int) -> Tensor:
-        gradient = torch.empty_like(logits)
         losses = []
-        for rows, wanted, weights, out in zip(
-            *(torch.split(each, _ROWS) for each in (logits, ids, shares, gradient)), strict=True
-        ):
+        for rows, wanted, weights in zip(*(torch.split(each, _ROWS) for each in (logits, ids, shares)), strict=True):
             found, sums, logs = _exponentials(rows, wanted)
             losses.append((logs * weights).sum(-1))
             found.mul_(1 / (sums * total))
             found.scatter_add_(1, wanted, weights / -total)
-            out.copy_(found)
-        ctx.save_for_backward(gradient)
+            rows.copy_(found)
+        ctx.save_for_backward(logits)
         return -torch.cat(losses).sum() / total
 
     @staticmethod

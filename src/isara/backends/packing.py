@@ -25,8 +25,10 @@ IMPLEMENTATION = "isara"
 class Layout:
     """Where the tokens of several sequences lie in one row, and what their attention may see."""
 
-    def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
-        """Lay out sequences of the given lengths."""
+    def __init__(
+        self, lengths: Sequence[int], device: torch.device, rows: Sequence[Sequence[int]] | None = None
+    ) -> None:
+        """Lay out sequences of the given lengths: end to end, or where `rows` says, which may have some in common."""
         self.count = len(lengths)
         self.longest = max(lengths)
         self.device = device
@@ -37,19 +39,38 @@ class Layout:
         self.values: dict[int, Tensor] = {}
         self.lengths = torch.tensor(lengths, device=device)
         starts = torch.cumsum(self.lengths, 0) - self.lengths
+        self.last = starts + self.lengths - 1
         columns = torch.arange(self.longest, device=device)
         inside = columns[None, :] < self.lengths[:, None]
         self.gather = torch.where(inside, starts[:, None] + columns[None, :], 0)
         self.scatter = inside.flatten().nonzero()[:, 0]
-        self.positions = columns[None, :].expand(self.count, -1)[inside][None, :]
-        self.last = starts + self.lengths - 1
+        self.again = torch.empty(2, 0, dtype=torch.long, device=device)
+        """Rows that several sequences have in common, and each place where they stand but the first, (2, places)."""
+        if rows is not None:
+            self._stand(rows)
+        self.positions = (self.scatter % self.longest)[None, :]
         self._places: dict[int, Places] = {}
         self._biases: dict[tuple[int | None, torch.dtype], Tensor] = {}
+
+    def _stand(self, rows: Sequence[Sequence[int]]) -> None:
+        """Let each sequence stand in its rows; the first to stand in a row is who reads it."""
+        first: dict[int, int] = {}
+        again: list[tuple[int, int]] = []
+        for sequence, own in enumerate(rows):
+            for place, row in enumerate(own, sequence * self.longest):
+                if first.setdefault(row, place) != place:
+                    again.append((row, place))
+        device = self.device
+        padded = [[*own, *[0] * (self.longest - len(own))] for own in rows]
+        self.gather = torch.tensor(padded, device=device)
+        self.scatter = torch.tensor([first[row] for row in range(len(first))], device=device)
+        if again:
+            self.again = torch.tensor(again, device=device).t()
 
     def places(self, heads: int) -> Places:
         """Return where the rows of so many heads stand among padded sequences."""
         if heads not in self._places:
-            self._places[heads] = places(self.gather, self.scatter, heads)
+            self._places[heads] = places(self.gather, self.scatter, self.again, heads)
         return self._places[heads]
 
     def bias(self, window: int | None, dtype: torch.dtype) -> Tensor:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from isara.backends.forest import Forest, cut, fresh
+from isara.backends.forest import Forest, cut, fresh, shared
 from isara.backends.loss import log_probabilities
 from isara.backends.memory import Budget, attempt
 from isara.backends.packing import Layout
@@ -89,16 +88,13 @@ def completion_logs(network: Any, pairs: Sequence[Pair]) -> Tensor:
 
 
 def completion_logits(network: Any, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
-    """Return the logits before every completion token, end to end, and the tokens; for training, nothing is shared."""
+    """Return the logits before every completion token, end to end, and the tokens; for training."""
     device = network.device
-    rows = [fed(pair) for pair in pairs]
-    layout = Layout([len(row) for row in rows], device)
-    ends = accumulate(map(len, rows))
-    places = [
-        place for end, (_, completion) in zip(ends, pairs, strict=True) for place in range(end - len(completion), end)
-    ]
+    tokens, rows = shared([fed(pair) for pair in pairs])
+    layout = Layout([len(row) for row in rows], device, rows)
+    places = [row for own, (prompt, _) in zip(rows, pairs, strict=True) for row in own[len(prompt) - 1 :]]
     logits = network(
-        input_ids=torch.tensor([[token for row in rows for token in row]], device=device),
+        input_ids=torch.tensor([tokens], device=device),
         position_ids=layout.positions,
         logits_to_keep=torch.tensor(places, device=device),
         use_cache=False,

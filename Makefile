@@ -37,7 +37,7 @@ check: setup  ## formatting, lint and types
 	$(BIN)/ruff check src tests bench
 	$(BIN)/mypy
 
-bench: setup  ## everything measured against named peers: a table, and bench/results.json; an hour or so
+bench: setup  ## everything measured against named peers: a table, and bench/results.json; 15 to 60 minutes
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python bench/all.py
 

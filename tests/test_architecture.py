@@ -60,7 +60,7 @@ INNER_ROWS = {
         """,
     "backends": """
         __init__ quiet attention adapter loss parts template memory address patience pacing positions trust
-        forest targets
+        forest targets averages
         packing
         checkpoints decode scoring selfcheck savepoints dialect endpoint openvino_graph openvino_pages
         hf probing

@@ -63,7 +63,8 @@ def rounds(run: Run) -> None:
         before = best_so_far(run, kept_arms)
         recorded = record_targets(run, number, generator, drafted.kept)
         targets = [*taught, *([recorded] if recorded else [])]
-        train_arm(run, arm, [*accepted, *drafted.kept], targets, start=best_tuned(run, kept_arms))
+        beside = kept_arms[1:] if run.settings.train.average else ()
+        train_arm(run, arm, [*accepted, *drafted.kept], targets, start=best_tuned(run, kept_arms), beside=beside)
         judge_arm(run, arm, finish=False)
         kept, why = gate(run, arm, before)
         if kept or run.settings.gate.keep == "all":

@@ -201,6 +201,10 @@ class Trainer(Protocol):
         """
         ...
 
+    def average(self, folders: Sequence[Path], out: Path) -> None:
+        """Leave the mean of what trainings left in several folders in the folder `out`, whole when it is there."""
+        ...
+
     def lengths(self, examples: Sequence[Example]) -> list[int]:
         """Return the training length of each example in tokens: template, prompt, completion and end of turn."""
         ...

@@ -231,6 +231,12 @@ class ScriptedTrainer:
         write_json(out / "scripted.json", {"examples": len(examples), "soft": soft, "strength": reached[best - 1]})
         return Trained(steps, best, tuple(curve))
 
+    def average(self, folders: Sequence[Path], out: Path) -> None:
+        """Leave the mean of what several trainings learned in the folder `out`."""
+        learned = [_strength_in(folder) for folder in folders]
+        strength = round(sum(learned) / len(learned), 6)
+        write_json(out / "scripted.json", {"trainings": len(learned), "strength": strength})
+
     def lengths(self, examples: Sequence[Example]) -> list[int]:
         """Return the words and punctuation marks of each example, and one for the end of the turn."""
         texts = [f"{flat(example.prompt)} {example.completion}" for example in examples]

@@ -21,6 +21,9 @@ from isara.rundir import read_json, write_json, write_jsonl
 from isara.samples import Sample
 from isara.targetfiles import targets_in
 
+ADAPTER, OWN = "adapter", "own"
+"""The folders of an arm's weights, and of those of its own training where the former are a mean."""
+
 
 def train_arm(
     run: Run,
@@ -28,20 +31,27 @@ def train_arm(
     generated: Sequence[Sample],
     targets: Sequence[Path] = (),
     start: Path | None = None,
+    beside: Sequence[str] = (),
 ) -> None:
-    """Tune on the seeds and what was generated, with the targets in some folders; does nothing where that is done."""
+    """
+    Tune on the seeds and what was generated, with the targets in some folders; does nothing where that is done.
+
+    The arm's weights are the mean of those of this training and of the arms `beside`.
+    """
     folder = run.folder / arm
+    own = folder / (OWN if beside else ADAPTER)
     replayed = replayed_text(run)
     steps = steps_for(run)
     stage = f"train-{arm}"
     begin(run, stage)
-    done = (folder / "training.json").exists() and any((folder / "adapter").glob("*"))
+    done = (folder / "training.json").exists() and any(own.glob("*"))
     if not (done and (folder / "train.jsonl").exists()):
         taught = {} if done else {name: read for place in targets for name, read in targets_in(place).items()}
         examples, dropped = training_set(run, generated, taught)
         write_jsonl(folder / "train.jsonl", [trl_record(example) for example in examples])
     if done:
         refuse_other_text(folder, replayed)
+        average(run, arm, beside)
         end(run, stage, 0.0, resumed=True)
         return
     started = time.monotonic()
@@ -54,32 +64,45 @@ def train_arm(
         as_examples(run.heldout, chat=run.model.chat),
         steps=steps,
         start=start,
-        out=folder / "adapter",
+        out=own,
         seed=request_seed(run.settings.seed, "train", arm),
         watch=watch,
     )
     refuse_divergence(arm, trained)
-    seeds, passages = (sum(e.id.startswith(part) for e in examples) for part in ("seed", "replay-"))
-    write_json(
-        folder / "training.json",
-        {
-            "steps": trained.steps,
-            "best_step": trained.best_step,
-            "start": None if start is None else str(start.relative_to(run.folder)),
-            "examples": len(examples),
-            "seeds": seeds,
-            "generated": len(examples) - seeds - passages,
-            "replayed": passages,
-            "replayed_sha256": replayed,
-            "soft": sum(example.targets is not None for example in examples),
-            "dropped_overlong": dropped,
-            "curve": [
-                {"step": s.number, "loss": s.loss, "heldout": list(s.heldout) if s.heldout else None}
-                for s in trained.curve
-            ],
-        },
-    )
+    origin = {"start": None if start is None else str(start.relative_to(run.folder)), "averaged": list(beside)}
+    text = {"replayed_sha256": replayed, "dropped_overlong": dropped}
+    write_json(folder / "training.json", origin | account(trained, examples) | text)
+    average(run, arm, beside)
     end(run, stage, started)
+
+
+def account(trained: Trained, examples: Sequence[Example]) -> dict[str, Any]:
+    """Return what `training.json` says of a training: its steps, its examples by kind, its curve."""
+    seeds, passages = (sum(e.id.startswith(part) for e in examples) for part in ("seed", "replay-"))
+    return {
+        "steps": trained.steps,
+        "best_step": trained.best_step,
+        "examples": len(examples),
+        "seeds": seeds,
+        "generated": len(examples) - seeds - passages,
+        "replayed": passages,
+        "soft": sum(example.targets is not None for example in examples),
+        "curve": [
+            {"step": s.number, "loss": s.loss, "heldout": list(s.heldout) if s.heldout else None} for s in trained.curve
+        ],
+    }
+
+
+def average(run: Run, arm: str, beside: Sequence[str]) -> None:
+    """Leave the mean of the weights of an arm's own training and of the arms beside it, where it is not there yet."""
+    if beside and not any((run.folder / arm / ADAPTER).glob("*")):
+        trained = [own_weights(run.folder / name) for name in (*beside, arm)]
+        run.trainer.average(trained, run.folder / arm / ADAPTER)
+
+
+def own_weights(folder: Path) -> Path:
+    """Return what an arm's own training left: beside the mean where there is one, else in its place."""
+    return folder / OWN if (folder / OWN).exists() else folder / ADAPTER
 
 
 def refuse_other_text(folder: Path, replayed: str | None) -> None:

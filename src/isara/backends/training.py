@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from isara.backends.adapter import adapted_layers, load_state, read_state, state_of, write_adapter
+from isara.backends.averages import mean_of_adapters, write_mean_of_networks
 from isara.backends.checkpoints import Checkpoint
 from isara.backends.hf import (
     Base,
@@ -66,6 +67,23 @@ class TransformersTrainer:
         """Return an example as ids; the end of the turn is part of the completion, and so of the loss."""
         completion = self.encoder.completion(example.prompt, example.completion)
         return self.encoder.prompt(example.prompt), [*completion, self.encoder.end]
+
+    def average(self, folders: Sequence[Path], out: Path) -> None:
+        """Leave the mean of what trainings left in several folders in the folder `out`, whole when it is there."""
+        if self.settings.method == "full":
+            write_mean_of_networks(folders, out)
+        else:
+            self.write_factors(mean_of_adapters(folders), out)
+
+    def write_factors(self, state: dict[str, Tensor], out: Path) -> None:
+        """Write the factors of an adapter into a folder that appears only when it is complete."""
+        scratch = out.parent / f".{out.name}.writing"
+        shutil.rmtree(scratch, ignore_errors=True)
+        base = str(self.checkpoint.name)
+        write_adapter(scratch, state, base=base, rank=self.settings.rank, alpha=self.settings.alpha)
+        shutil.rmtree(out, ignore_errors=True)
+        with writing(out):
+            scratch.replace(out)
 
     def lengths(self, examples: Sequence[Example]) -> list[int]:
         """Return the training length of each example in tokens."""
@@ -223,14 +241,12 @@ class Weights:
 
     def write(self, out: Path) -> None:
         """Leave the weights in a folder that appears only when it is complete."""
+        if self.lora:
+            self.trainer.write_factors(self.copy(), out)
+            return
         scratch = out.parent / f".{out.name}.writing"
         shutil.rmtree(scratch, ignore_errors=True)
-        if self.lora:
-            settings = self.trainer.settings
-            base = str(self.trainer.checkpoint.name)
-            write_adapter(scratch, self.copy(), base=base, rank=settings.rank, alpha=settings.alpha)
-        else:
-            save_whole(self.network.to(self.trainer.dtype), self.trainer.encoder.tokenizer, scratch)
+        save_whole(self.network.to(self.trainer.dtype), self.trainer.encoder.tokenizer, scratch)
         shutil.rmtree(out, ignore_errors=True)
         with writing(out):
             scratch.replace(out)

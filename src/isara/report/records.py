@@ -81,6 +81,7 @@ class Training(Record):
     steps: int
     best_step: int
     start: str | None = None
+    averaged: tuple[str, ...] = ()
     examples: int | None = None
     seeds: int | None = None
     generated: int | None = None

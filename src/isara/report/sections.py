@@ -222,6 +222,8 @@ def trainings(run: Run) -> str:
             said.append(count(training.examples, "example"))
         if training.seeds is not None and training.generated is not None:
             said.append(f"{training.seeds:,} seeds, {training.generated:,} generated")
+        if training.averaged:
+            said.append(f"then averaged with {', '.join(training.averaged)}")
         if training.dropped_overlong:
             said.append(f"{len(training.dropped_overlong):,} left out as too long")
         cards.append(

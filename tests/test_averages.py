@@ -99,7 +99,7 @@ def test_a_later_round_leaves_the_mean_of_the_rounds_kept(small, tmp_path):
     from isara import align
 
     run = tmp_path / "run"
-    settings = [*small.settings, "rounds=3", "gate.keep='all'", "gate.patience=3"]
+    settings = [*small.settings, "rounds=3", "train.average=true", "gate.keep='all'", "gate.patience=3"]
     align(small.records, out=run, model="scripted", settings=settings)
     assert not (run / "round-1" / "own").exists()
     own = [strength(run / "round-1" / "adapter"), *(strength(run / f"round-{n}" / "own") for n in (2, 3))]
@@ -125,7 +125,7 @@ def test_a_round_may_leave_its_own_weights_alone(small, tmp_path):
     from isara import align
 
     run = tmp_path / "run"
-    settings = [*small.settings, "train.average=false", "gate.keep='all'"]
+    settings = [*small.settings, "gate.keep='all'"]
     align(small.records, out=run, model="scripted", settings=settings)
     assert not (run / "round-2" / "own").exists()
     assert json.loads((run / "round-2" / "training.json").read_text())["averaged"] == []

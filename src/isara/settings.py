@@ -206,9 +206,9 @@ class TrainSettings(Section):
     """What to do with a longer one: `refuse` to train, or `drop` it and say so. None is ever cut."""
     start: Literal["base", "previous"] = "base"
     """Weights a round's training starts from: the untouched model, or the best so far."""
-    average: bool = True
-    """Whether a later round leaves the mean of its own training's weights and of those of the rounds kept before it, or
-    its own alone."""
+    average: bool = False
+    """Whether a later round leaves the mean of its own training's weights and of those of the rounds kept before it, at
+    the same rank; otherwise its own alone."""
     keep: Literal["best", "last"] = "best"
     """Which weights a training leaves: those of the step where the held-out samples were likeliest, or the last."""
     checks: int = Field(default=8, ge=1, le=1000)

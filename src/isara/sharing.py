@@ -18,8 +18,16 @@ _RECORDED = ("targets", "teacher")
 _AFTER_DRAFTING = frozenset(f"train.{name}" for name in (*_RECORDED, "seed_share", "start"))
 """Settings that have no part in what the first round drafts, nor in the baselines."""
 AFTER_TRAINING = frozenset(
-    {"rounds", "gate.min_gain", "gate.patience", "gate.generator", "gate.keep", "gate.pool", "gate.confidence"}
-    | {"train.average"}
+    {
+        "rounds",
+        "gate.min_gain",
+        "gate.patience",
+        "gate.generator",
+        "gate.keep",
+        "gate.pool",
+        "gate.confidence",
+        "train.average",
+    }
 )
 """Settings that have no part in the first round's training either."""
 _SIZE = frozenset({"target.accepted"})

@@ -60,10 +60,10 @@ INNER_ROWS = {
         """,
     "backends": """
         __init__ quiet attention adapter loss parts template memory address patience pacing positions trust
-        forest targets averages
+        forest targets
         packing
         checkpoints decode scoring selfcheck savepoints dialect endpoint openvino_graph openvino_pages
-        hf probing
+        hf probing averages
         openvino_export
         openvino_session
         openvino

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from isara.backends.adapter import PARTS, read_scale, read_state, save_tensors
+from isara.backends.savepoints import appearing
 from isara.rundir import writing
 
 
@@ -52,16 +53,13 @@ def nearest(a: Tensor, b: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
 def write_mean_of_networks(folders: Sequence[Path], out: Path) -> None:
     """Write the mean of fully tuned weights into a folder that is there once it is whole; all else as in the last."""
-    scratch = out.parent / f".{out.name}.writing"
-    with writing(out):
-        shutil.rmtree(scratch, ignore_errors=True)
-        shutil.copytree(folders[-1], scratch)
-    for file in sorted(scratch.glob("*.safetensors")):
-        states = [load_file(folder / file.name) for folder in folders]
-        mean = {
-            name: torch.stack([own[name].float() for own in states]).mean(0).to(last.dtype)
-            for name, last in states[-1].items()
-        }
-        save_tensors(mean, file, {"format": "pt"})
-    with writing(out):
-        scratch.replace(out)
+    with appearing(out) as scratch:
+        with writing(out):
+            shutil.copytree(folders[-1], scratch)
+        for file in sorted(scratch.glob("*.safetensors")):
+            states = [load_file(folder / file.name) for folder in folders]
+            mean = {
+                name: torch.stack([own[name].float() for own in states]).mean(0).to(last.dtype)
+                for name, last in states[-1].items()
+            }
+            save_tensors(mean, file, {"format": "pt"})

@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import shutil
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -123,6 +126,17 @@ def checksum(tensors: dict[str, Tensor], facts: dict[str, str]) -> str:
         content = tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().data
         found = zlib.crc32(content, zlib.crc32(name.encode(), found))
     return str(found)
+
+
+@contextmanager
+def appearing(out: Path) -> Iterator[Path]:
+    """Yield a folder to write in, which takes the place of `out` once it is whole."""
+    scratch = out.parent / f".{out.name}.writing"
+    shutil.rmtree(scratch, ignore_errors=True)
+    yield scratch
+    shutil.rmtree(out, ignore_errors=True)
+    with writing(out):
+        scratch.replace(out)
 
 
 def save_whole(network: Any, tokenizer: Any, folder: Path) -> None:

@@ -71,7 +71,7 @@ def completion_logs(network: Any, pairs: Sequence[Pair]) -> Tensor:
     """Return the log-probability of every completion token, end to end."""
     device = network.device
     forest = Forest([fed(pair) for pair in pairs], device)
-    places = [row for rows, (prompt, _) in zip(forest.rows, pairs, strict=True) for row in rows[len(prompt) - 1 :]]
+    places = before_completions(forest.rows, pairs)
     asked = sorted(set(places))
     at = {row: i for i, row in enumerate(asked)}
     logits = network(
@@ -92,7 +92,7 @@ def completion_logits(network: Any, pairs: Sequence[Pair]) -> tuple[Tensor, Tens
     device = network.device
     tokens, rows = shared([fed(pair) for pair in pairs])
     layout = Layout([len(row) for row in rows], device, rows)
-    places = [row for own, (prompt, _) in zip(rows, pairs, strict=True) for row in own[len(prompt) - 1 :]]
+    places = before_completions(rows, pairs)
     logits = network(
         input_ids=torch.tensor([tokens], device=device),
         position_ids=layout.positions,
@@ -101,6 +101,11 @@ def completion_logits(network: Any, pairs: Sequence[Pair]) -> tuple[Tensor, Tens
         layout=layout,
     ).logits.squeeze(0)
     return logits, torch.tensor([token for _, completion in pairs for token in completion], device=device)
+
+
+def before_completions(rows: Sequence[Sequence[int]], pairs: Sequence[Pair]) -> list[int]:
+    """Return the rows before the tokens of every completion, end to end, where each pair stands in some rows."""
+    return [row for own, (prompt, _) in zip(rows, pairs, strict=True) for row in own[len(prompt) - 1 :]]
 
 
 def fed(pair: Pair) -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -27,12 +26,11 @@ from isara.backends.loss import answer_loss
 from isara.backends.memory import Budget, attempt, grouped
 from isara.backends.parts import cores_for, shares, side_by_side
 from isara.backends.positions import positions_of, refuse_beyond
-from isara.backends.savepoints import Savepoint, save_whole
+from isara.backends.savepoints import Savepoint, appearing, save_whole
 from isara.backends.scoring import Pair, completion_logits, score_encoded
 from isara.backends.targets import Soft, aligned, soft_loss
 from isara.backends.template import Encoder
 from isara.protocols import Chat, Example, Model, Step, Trained
-from isara.rundir import writing
 from isara.settings import TrainSettings
 
 _LEAST = 128
@@ -77,13 +75,9 @@ class TransformersTrainer:
 
     def write_factors(self, state: dict[str, Tensor], out: Path) -> None:
         """Write the factors of an adapter into a folder that appears only when it is complete."""
-        scratch = out.parent / f".{out.name}.writing"
-        shutil.rmtree(scratch, ignore_errors=True)
         base = str(self.checkpoint.name)
-        write_adapter(scratch, state, base=base, rank=self.settings.rank, alpha=self.settings.alpha)
-        shutil.rmtree(out, ignore_errors=True)
-        with writing(out):
-            scratch.replace(out)
+        with appearing(out) as scratch:
+            write_adapter(scratch, state, base=base, rank=self.settings.rank, alpha=self.settings.alpha)
 
     def lengths(self, examples: Sequence[Example]) -> list[int]:
         """Return the training length of each example in tokens."""
@@ -244,12 +238,8 @@ class Weights:
         if self.lora:
             self.trainer.write_factors(self.copy(), out)
             return
-        scratch = out.parent / f".{out.name}.writing"
-        shutil.rmtree(scratch, ignore_errors=True)
-        save_whole(self.network.to(self.trainer.dtype), self.trainer.encoder.tokenizer, scratch)
-        shutil.rmtree(out, ignore_errors=True)
-        with writing(out):
-            scratch.replace(out)
+        with appearing(out) as scratch:
+            save_whole(self.network.to(self.trainer.dtype), self.trainer.encoder.tokenizer, scratch)
 
 
 def packed_loss(network: Any, batch: Sequence[Pair], total: int, soft: Sequence[Soft | None] = ()) -> Tensor:

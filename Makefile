@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 export HF_HUB_OFFLINE = 1
 
-.PHONY: help setup demo test test-fast test-real test-browser check bench soak chaos clean fuzz audit
+.PHONY: help setup demo test test-fast test-real test-browser check bench evidence soak chaos clean fuzz audit
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,6 +40,11 @@ check: setup  ## formatting, lint and types
 bench: setup  ## everything measured against named peers: a table, and bench/results.json; 15 to 60 minutes
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python bench/all.py
+
+evidence: setup  ## every study of docs/evidence.md and the page; DATA=folder of its public data; hours, goes on when stopped
+	for study in configs/evidence-*.toml; do \
+	  $(BIN)/isara compare $$study --data "$(DATA)" --out runs/$$(basename $$study .toml) || exit 1; done
+	$(BIN)/python bench/evidence.py runs/evidence-*
 
 soak: setup  ## 50,000 samples of the scripted model: memory, pace, resuming; some minutes
 	$(BIN)/python bench/soak.py

@@ -54,7 +54,7 @@ INNER_ROWS = {
         page
         markdown
         standings
-        rounds
+        rounds choices
         comparison
         __init__
         """,

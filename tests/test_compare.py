@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from isara.api import Backend
 from isara.compare import compare, plan
 from isara.errors import InputError, RunError, SettingsError
 from isara.report import write_comparison
+from isara.report.comparison import comparison_html, comparison_markdown
 from isara.rundir import records_in
+from isara.stats import crossed
 from isara.study import OVERRIDES, load_study
 from isara.testing import HashEmbedder, ScriptedModel, ScriptedTrainer
 from studies import made_in, study_in
@@ -44,7 +47,7 @@ loop = {}
 soft = {set = ["train.targets='soft'"]}
 one-shot = {kind = "one-shot"}
 kept = {kind = "kept"}
-self-instruct = {kind = "self-instruct"}
+self-instruct = {kind = "self-instruct", label = "Self-<i>Instruct</i>", beside = "one-shot"}
 """
 
 
@@ -259,6 +262,11 @@ def test_the_self_instruct_arm_shows_what_it_says(made):
     [
         (("accepted = 12", "accepted = 13"), "arms.loop: rounds: 13 accepted samples do not fall into 2 equal rounds"),
         (("accepted = 12", 'against = "x"'), "against: no arm is called 'x' (found: untouched, "),
+        (("loop = {}", 'loop = {beside = "x"}'), "arms.loop.beside: no other arm is called 'x' (found: untouched, "),
+        (
+            ("loop = {}", 'loop = {beside = "loop"}'),
+            "arms.loop.beside: no other arm is called 'loop' (found: untouched, ",
+        ),
         (("accepted = 12", "acepted = 12"), "acepted: Extra inputs are not permitted."),
         (("loop = {}", 'loop = {set = ["train.rnk=4"]}'), "arms.loop: "),
         (("rounds = 2", "rounds = 'two'"), "study.toml: arms.untouched: rounds: expected a whole number"),
@@ -320,10 +328,43 @@ def test_the_page_and_the_table_hold_every_arm_and_no_markup_of_a_label(made):
     assert len(rows) == 2 + len(found["arms"])
     assert "Budgets are equal" in table
     for arm in found["arms"][1:]:
+        if arm["arm"] == "self-instruct":
+            continue
         assert f'<th scope="row">{arm["label"]}</th>' in page
         assert f"| {arm['label']} | {arm['mean']:.3f} |" in table
     before = page
     assert write_comparison(out).html.read_text(encoding="utf-8") == before
+
+
+def test_an_arm_that_changes_one_choice_stands_beside_the_other(made):
+    """The difference is that of the two arms, item by item, whichever arm all are compared with."""
+    out, found = made
+    runs = {arm["arm"]: [each["run"] for each in arm["runs"]] for arm in found["arms"]}
+    shot, other = (
+        [[row["nll"] for row in records_in(out / run / "round-1" / "test.jsonl")] for run in runs[arm]]
+        for arm in ("one-shot", "self-instruct")
+    )
+    assert [(pair["arm"], pair["beside"]) for pair in found["pairs"]] == [("self-instruct", "one-shot")]
+    assert found["pairs"][0]["difference"] == asdict(crossed(shot, other, confidence=found["confidence"]))
+    gains = [a - b for one, two in zip(shot, other, strict=True) for a, b in zip(one, two, strict=True)]
+    assert any(gains)
+    assert found["pairs"][0]["difference"]["mean"] == pytest.approx(sum(gains) / len(gains))
+    assert found["against"] == "seeds"
+
+
+def test_pairs_are_in_the_table_and_on_the_page_without_markup(made):
+    page, table = ((made[0] / f"comparison.{kind}").read_text(encoding="utf-8") for kind in ("html", "md"))
+    told = table[table.index("Choice by choice") :]
+    difference = made[1]["pairs"][0]["difference"]
+    gain = f"{difference['mean']:+.3f}".replace("-", "\u2212")
+    assert f"| Self-&lt;i>Instruct&lt;/i> | one-shot | {gain} | " in told
+    assert '<th scope="row">Self-&lt;i&gt;Instruct&lt;/i&gt; (beside one-shot)</th>' in page
+    assert "Self-<i>" not in page + table
+
+
+def test_without_pairs_nothing_tells_of_them(made):
+    found = {**made[1], "pairs": []}
+    assert "Choice by choice" not in comparison_markdown(found) + comparison_html(found)
 
 
 def test_the_command_prints_the_table_and_where_the_page_is(isara, tmp_path):

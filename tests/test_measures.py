@@ -53,6 +53,8 @@ retrieved = {kind = "retrieved"}
 seeds = {kind = "seeds"}
 loop = {}
 again = {set = ["gate.confidence=0.9"]}
+rather = {set = ["train.learning_rate=1e-3"], beside = "loop"}
+bare = {kind = "base", beside = "retrieved"}
 """
 REFUSAL = "I'm sorry, but I can't help with that."
 
@@ -133,6 +135,18 @@ def of(entry, arm):
 
 def questions(out, part):
     return {record["question"].casefold() for record in read_jsonl(out / "data" / f"{part}.jsonl")}
+
+
+def test_each_measure_has_its_pairs_and_none_without_scores(made):
+    out, found, _ = made
+    assert [(pair["arm"], pair["beside"]) for pair in found["pairs"]] == [("rather", "loop"), ("bare", "retrieved")]
+    for entry in found["measures"]:
+        assert [(pair["arm"], pair["beside"]) for pair in entry["pairs"]] == [("rather", "loop")]
+        sign = 1 if entry["better"] == "higher" else -1
+        gain = sign * (of(entry, "rather")["mean"] - of(entry, "loop")["mean"])
+        assert entry["pairs"][0]["difference"]["mean"] == pytest.approx(gain, abs=2e-6)
+    told = (out / "comparison.md").read_text(encoding="utf-8")
+    assert told.count("Choice by choice") == 1 + len(found["measures"])
 
 
 # --- which rows are for what ----------------------------------------------------------------------------------------
@@ -306,7 +320,8 @@ def test_an_arm_that_is_not_measured_is_said_to_be(made):
     page, table = ((out / f"comparison.{kind}").read_text(encoding="utf-8") for kind in ("html", "md"))
     for text in (page, table):
         assert text.count("not measured: its demonstrations stand in the prompts of a run") == 8
-        assert text.count("safety: safe prompts refused (over-refusal)") == 1
+        title = "safety: safe prompts refused (over-refusal)"
+        assert text.count(f"<h2>{title}</h2>") + text.count(f"### {title}\n") == 1
         assert "harm.csv: 15 of 20 prompts were drawn." in text
     assert "### forgetting: NLL per token" in table
     assert "| loop | 1.000 | 0.000 |" in table

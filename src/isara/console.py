@@ -6,7 +6,7 @@ import math
 import threading
 import time
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -182,6 +182,24 @@ def measure_table(found: Mapping[str, Any], measure: Mapping[str, Any]) -> Table
             row = [f"{arm['mean']:.3f}", gain, " ".join(f"{mean:.3f}" for mean in arm["by_seed"])]
             note = "" if own else arm.get("words", "")
         table.add_row(Text(clean(arm["label"])), *map(Text, row), Text(note))
+    return table
+
+
+def choices_table(found: Mapping[str, Any], what: str, pairs: Sequence[Mapping[str, Any]]) -> Table:
+    """Return what a terminal shows of the arms that each change a single choice of another, on one measure."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    named = {arm["arm"]: clean(arm["label"]) for arm in found["arms"]}
+    table = Table(title=f"{what}, choice by choice", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("arm", "beside"):
+        table.add_column(heading)
+    table.add_column("gain", justify="right", no_wrap=True)
+    table.add_column("note")
+    for pair in pairs:
+        row = (named[pair["arm"]], named[pair["beside"]], _interval(pair["difference"], sign="+"), pair["words"])
+        table.add_row(*map(Text, row))
     return table
 
 

@@ -21,7 +21,7 @@ from isara.rundir import fingerprint, records_in, snapshot, write_jsonl
 from isara.samples import read_jsonl
 from isara.settings import Settings
 from isara.study import MeasureSettings, Part, Study
-from isara.tally import Place, arm_at, beside, judging_file, means_of, rounds_of
+from isara.tally import Place, arm_at, beside, judging_file, means_of, pairs, rounds_of
 
 _PROMPTS = ("prompt", "goal", "question", "instruction")
 _WHOLE = ("forgetting",)
@@ -237,12 +237,16 @@ def entries(
             "items": len(next(iter(kept.values()))),
             "folder": items.folder,
             "notes": notes,
-            "arms": standings(study, kept, -1.0 if measure.better == "higher" else 1.0),
+            **standings(study, kept, -1.0 if measure.better == "higher" else 1.0),
         }
 
 
-def standings(study: Study, values: Mapping[tuple[str, int], Sequence[Any]], sign: float) -> list[dict[str, Any]]:
-    """Return each arm's mean, by random seed as well, and its difference, above zero where the arm is better."""
+def standings(study: Study, values: Mapping[tuple[str, int], Sequence[Any]], sign: float) -> dict[str, Any]:
+    """
+    Return the arms, each with its mean, by random seed as well, and its difference, and the pairs with theirs.
+
+    A difference is above zero where the arm is better.
+    """
     chosen, confidence = study.chosen, study.arms[0].settings.gate.confidence
     scores = {
         arm.name: [[sign * float(value) for value in values[arm.name, seed]] for seed in chosen.random_seeds]
@@ -258,4 +262,4 @@ def standings(study: Study, values: Mapping[tuple[str, int], Sequence[Any]], sig
         if chosen.against in scores:
             entry |= beside((arm.name, scores[arm.name]), (chosen.against, scores[chosen.against]), confidence)
         found.append(entry)
-    return found
+    return {"arms": found, "pairs": pairs(study, scores, confidence)}

@@ -135,6 +135,8 @@ class ArmSettings(Section):
     """A text file of rules, for `self-align`: yours, as none ship."""
     label: str = ""
     """What a person calls it; its name where left out."""
+    beside: str = ""
+    """An arm of which this one changes a single choice: the two are compared in a table of their own."""
     set: tuple[str, ...] = ()
     """Changes of settings, each as after `--set`."""
 
@@ -188,6 +190,8 @@ class Arm:
     result: str
     """The arm of a run that it is; or `LAST_ROUND`, or `BEST`."""
     changes: tuple[str, ...]
+    beside: str
+    """The arm of which it changes a single choice; empty where there is none."""
     settings: Settings
 
     @property
@@ -246,6 +250,7 @@ def load_study(
     if chosen.take is None and chosen.heldout is None:
         raise SettingsError(f"{path}: heldout: not given. Name a file, or say in [take] how many rows to set aside.")
     refuse_unclear(path, chosen)
+    refuse_unpaired(path, chosen)
     return Study(path, chosen, arms, data)
 
 
@@ -259,6 +264,14 @@ def refuse_unclear(path: Path, chosen: StudySettings) -> None:
         raise SettingsError(f"{path}: take.test: 0, and test_where says which rows test. Say how many.")
     if "heldout" in chosen.measures and chosen.measures["heldout"].data:
         raise SettingsError(f"{path}: measures.heldout.data: its items are the study's own. Leave data out.")
+
+
+def refuse_unpaired(path: Path, chosen: StudySettings) -> None:
+    """Raise SettingsError where an arm is to stand beside itself, or beside one that there is not."""
+    for name, arm in chosen.arms.items():
+        if arm.beside == name or (arm.beside and arm.beside not in chosen.arms):
+            others = ", ".join(other for other in chosen.arms if other != name)
+            raise SettingsError(f"{path}: arms.{name}.beside: no other arm is called {arm.beside!r} (found: {others}).")
 
 
 def mistakes(path: Path, error: ValidationError) -> list[str]:
@@ -299,4 +312,4 @@ def arm_of(path: Path, chosen: StudySettings, name: str, overrides: Sequence[str
     except SettingsError as error:
         lines = (line.removeprefix("--set: ") for line in str(error).splitlines())
         raise SettingsError("\n".join(f"{path}: arms.{name}: {line}" for line in lines)) from error
-    return Arm(name, arm.label or name, arm.kind, RESULTS[arm.kind], arm.set, settings)
+    return Arm(name, arm.label or name, arm.kind, RESULTS[arm.kind], arm.set, arm.beside, settings)

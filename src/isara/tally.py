@@ -60,6 +60,7 @@ def tally(study: Study, out: Path, places: Sequence[Place]) -> dict[str, Any]:
         "confidence": confidence,
         "model": study.arms[0].settings.model.name,
         "arms": arms,
+        "pairs": pairs(study, scores, confidence),
         "curve": [point for place in places for point in curve(out, place, file)],
         "unequal": unequal(arms, study),
     }
@@ -74,6 +75,16 @@ def beside(one: tuple[str, Scores], other: tuple[str, Scores], confidence: float
     """Return how the first of two named arms differs from the second, above zero where it is better, and in words."""
     difference = stats.crossed(other[1], one[1], confidence=confidence)
     return {"difference": asdict(difference), "words": words(one[0], other[0], difference)}
+
+
+def pairs(study: Study, scores: Mapping[str, Scores], confidence: float) -> list[dict[str, Any]]:
+    """Return each arm that changes a single choice of another beside that other, where both have scores."""
+    return [
+        {"arm": arm.name, "beside": arm.beside}
+        | beside((arm.name, scores[arm.name]), (arm.beside, scores[arm.beside]), confidence)
+        for arm in study.arms
+        if arm.beside and arm.name in scores and arm.beside in scores
+    ]
 
 
 def means_of(rows: Scores, sign: float = 1.0) -> dict[str, Any]:

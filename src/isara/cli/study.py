@@ -41,9 +41,14 @@ def compare(
     if not quiet:
         from rich.console import Console
 
-        from isara.console import comparison_table, measure_table
+        from isara.console import choices_table, comparison_table, measure_table
 
-        tables = [comparison_table(found), *(measure_table(found, measure) for measure in found["measures"])]
+        tables = [comparison_table(found)]
+        tables += [choices_table(found, "NLL per token", found["pairs"])] if found["pairs"] else []
+        for each in found["measures"]:
+            tables.append(measure_table(found, each))
+            what = f"{each['benchmark']}: {each['measure']}"
+            tables += [choices_table(found, what, each["pairs"])] if each["pairs"] else []
         Console(width=None if sys.stdout.isatty() else 140).print(*tables)
         for each in found["rounds"]:
             show(f"{each['label']}: {each['sentence']}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from isara.errors import RunError
-from isara.report import rounds, standings
+from isara.report import choices, rounds, standings
 from isara.report.charts import Scale, axis, scale_of, svg
 from isara.report.markdown import plain
 from isara.report.page import policy
@@ -80,11 +80,13 @@ def comparison_markdown(found: Mapping[str, Any]) -> str:
     against = label_of(found, found["against"])
     heads = [head.format(against) for head in HEADS]
     rows = [heads, ["---"] * len(heads), *(cells(arm, found["against"]) for arm in found["arms"])]
-    table = "\n".join("| " + " | ".join(plain(cell) for cell in row) + " |" for row in rows)
     unequal = found["unequal"] or ["Budgets are equal: accepted samples, and optimiser steps of what is compared."]
     said = "\n".join(f"- {plain(line)}" for line in unequal)
-    further = [standings.markdown(each, found["against"], against) for each in found.get("measures", ())]
-    return "\n\n".join([plain(facts(found)), table, said, *rounds.markdown(found, against), *further]) + "\n"
+    parts = [plain(facts(found)), standings.lines(rows), said, *choices.markdown(found, found["arms"])]
+    parts += rounds.markdown(found, against)
+    for each in found.get("measures", ()):
+        parts += [standings.markdown(each, found["against"], against), *choices.markdown(each, found["arms"])]
+    return "\n\n".join(parts) + "\n"
 
 
 def comparison_html(found: Mapping[str, Any]) -> str:
@@ -94,7 +96,10 @@ def comparison_html(found: Mapping[str, Any]) -> str:
     said = f"<ul>{unequal}</ul>" if unequal else "<p>Accepted samples and optimiser steps are equal in all arms.</p>"
     against = label_of(found, found["against"])
     gains = standings.gains(found["arms"], found["against"], against, "NLL saved per token")
-    further = (standings.section(each, found["against"], against) for each in found.get("measures", ()))
+    further = (
+        standings.section(each, found["against"], against) + choices.section(each, found["arms"])
+        for each in found.get("measures", ())
+    )
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy(style)}">\n'
@@ -104,6 +109,7 @@ def comparison_html(found: Mapping[str, Any]) -> str:
         f"<style>{style}</style>\n</head>\n<body>\n<main>\n<section><h2>{escape(found['study'])}</h2>"
         f"<p>{escape(facts(found))}</p>{gains}</section>\n"
         f"<section><h2>All numbers</h2>{everything(found)}</section>\n"
+        f"{choices.section(found, found['arms'])}"
         f"<section><h2>Budgets</h2>{said}</section>\n{rounds.section(found, against)}"
         f"{ratios(found)}{''.join(further)}</main>\n"
         "<footer>Made by isara from comparison.json alone. This file needs no network.</footer>\n</body>\n</html>\n"

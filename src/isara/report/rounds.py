@@ -7,7 +7,7 @@ from typing import Any
 
 from isara.report.charts import rounds_curve, scale_of
 from isara.report.markdown import plain
-from isara.report.standings import ends
+from isara.report.standings import ends, lines
 from isara.report.text import escape, number, signed
 
 HEADS = ("Arm", "Round", "NLL", "Gain on {}", "Interval", "", "By random seed")
@@ -54,10 +54,9 @@ def markdown(found: Mapping[str, Any], label: str) -> list[str]:
         return []
     heads = [head.format(label) for head in HEADS]
     rows = [heads, ["---"] * len(heads), *cells(found)]
-    table = "\n".join("| " + " | ".join(plain(cell) for cell in row) + " |" for row in rows)
     turns = [f"- {plain(each['label'])}: {plain(turn(each))}" for each in found["rounds"]]
     pairs = [f"- {plain(each['sentence'])}" for each in found["one_shot"]]
-    return ["### Round by round", plain(facts(found, label)), table, "\n".join(turns + pairs)]
+    return ["### Round by round", plain(facts(found, label)), lines(rows), "\n".join(turns + pairs)]
 
 
 def section(found: Mapping[str, Any], label: str) -> str:

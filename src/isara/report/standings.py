@@ -74,8 +74,12 @@ def markdown(measure: Mapping[str, Any], against: str, label: str) -> str:
     """Return a further measure as a heading, what it is made of, and one table."""
     heads = [head.format(label) for head in HEADS]
     rows = [heads, ["---"] * len(heads), *(cells(arm, against) for arm in measure["arms"])]
-    table = "\n".join("| " + " | ".join(plain(cell) for cell in row) + " |" for row in rows)
-    return f"### {plain(title(measure))}\n\n{plain(facts(measure, label))}\n\n{table}"
+    return f"### {plain(title(measure))}\n\n{plain(facts(measure, label))}\n\n{lines(rows)}"
+
+
+def lines(rows: Sequence[Sequence[str]]) -> str:
+    """Return the rows of a table in Markdown."""
+    return "\n".join("| " + " | ".join(plain(cell) for cell in row) + " |" for row in rows)
 
 
 def section(measure: Mapping[str, Any], against: str, label: str) -> str:

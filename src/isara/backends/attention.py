@@ -99,7 +99,9 @@ class Places:
         rows, places = self.again
         if len(rows):
             more = states.reshape(-1, states.shape[-1]).index_select(0, places)
-            together.view(-1, states.shape[-1]).index_add_(0, rows, more)
+            flat = together.view(-1, states.shape[-1])
+            # A GPU adds with index_add_ in whatever order its threads come, and sorts for index_put_.
+            _ = flat.index_add_(0, rows, more) if flat.device.type == "cpu" else flat.index_put_((rows,), more, True)
         return together
 
 
@@ -123,6 +125,45 @@ def places(gather: Tensor, scatter: Tensor, again: Tensor, heads: int) -> Places
     empty[together] = False
     rows = (again[0][:, None] * heads + head[None, :]).flatten()
     return Places((count, heads, longest), apart, together, empty.nonzero()[:, 0], (rows, at(again[1])))
+
+
+def taken_apart(states: Tensor, at: Places) -> Tensor:
+    """Return (1, heads, tokens, size) as (sequences, heads, longest, size); the gradient is gathered, not scattered."""
+    apart: Tensor = _TakenApart.apply(states, at)  # type: ignore[no-untyped-call]
+    return apart
+
+
+def put_together(states: Tensor, at: Places) -> Tensor:
+    """Return (sequences, heads, longest, size) as (1, tokens, heads, size); the gradient is gathered, not scattered."""
+    together: Tensor = _PutTogether.apply(states, at)  # type: ignore[no-untyped-call]
+    return together
+
+
+class _TakenApart(torch.autograd.Function):
+    """Autograd would add gradients up place by place, and a GPU sort them first; here each is read from its place."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, at: Places) -> Tensor:
+        ctx.at = at
+        return at.take_apart(states)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        # What stands as padding is seen by no token and read by nobody, so that its gradient is 0.
+        return ctx.at.add_together(grads[0]).transpose(1, 2), None
+
+
+class _PutTogether(torch.autograd.Function):
+    """The other way round."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, at: Places) -> Tensor:
+        ctx.at = at
+        return at.put_together(states)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return ctx.at.take_gradients_apart(grads[0].transpose(1, 2)), None
 
 
 def packed_attention(

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_ROWS = 16
-"""Rows of logits in float32 at once: 3 MB of a vocabulary of 49,152, which stays in a processor's cache."""
+_ROWS, _ROWS_OF_A_GPU = 16, 1024
+"""Rows of logits in float32 at once: 3 MB of a vocabulary of 49,152, which stays in a processor's cache; and 200 MB,
+so that a GPU is not asked hundreds of times for little."""
 
 
 def answer_loss(logits: Tensor, targets: Tensor, total: int) -> Tensor:
@@ -37,7 +38,8 @@ class _SharesLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, ids: Tensor, shares: Tensor, total: int) -> Tensor:
         losses = []
-        for rows, wanted, weights in zip(*(torch.split(each, _ROWS) for each in (logits, ids, shares)), strict=True):
+        count = at_once(logits)
+        for rows, wanted, weights in zip(*(torch.split(each, count) for each in (logits, ids, shares)), strict=True):
             found, sums, logs = _exponentials(rows, wanted)
             losses.append((logs * weights).sum(-1))
             found.mul_(1 / (sums * total))
@@ -49,15 +51,23 @@ class _SharesLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        # The loss is nearly always the root, and then there is nothing to multiply these many numbers by.
-        own = gradient if float(grads[0]) == 1 else gradient * grads[0].to(gradient.dtype)
+        # The loss is nearly always the root, and then there is nothing to multiply these many numbers by; but to ask a
+        # GPU for the factor would be to wait for it.
+        root = gradient.device.type == "cpu" and float(grads[0]) == 1
+        own = gradient if root else gradient * grads[0].to(gradient.dtype)
         return own, None, None, None
 
 
 def log_probabilities(logits: Tensor, targets: Tensor) -> Tensor:
     """Return the log-probability of one token for each row of logits, in float32."""
-    parts = zip(torch.split(logits, _ROWS), torch.split(targets[:, None], _ROWS), strict=True)
+    count = at_once(logits)
+    parts = zip(torch.split(logits, count), torch.split(targets[:, None], count), strict=True)
     return torch.cat([_exponentials(rows, wanted)[2] for rows, wanted in parts])[:, 0]
+
+
+def at_once(logits: Tensor) -> int:
+    """Return how many rows of logits to work on at once."""
+    return _ROWS if logits.device.type == "cpu" else _ROWS_OF_A_GPU
 
 
 def _exponentials(rows: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:

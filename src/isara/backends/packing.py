@@ -16,7 +16,16 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (the name that every reader of torch code knows)
 from torch import Tensor
 
-from isara.backends.attention import Places, causal, explicit, grouped_heads, packed_attention, places
+from isara.backends.attention import (
+    Places,
+    causal,
+    explicit,
+    grouped_heads,
+    packed_attention,
+    places,
+    put_together,
+    taken_apart,
+)
 from isara.backends.forest import Forest
 
 IMPLEMENTATION = "isara"
@@ -82,12 +91,11 @@ class Layout:
 
     def split(self, states: Tensor) -> Tensor:
         """Take (1, heads, tokens, size) apart into (sequences, heads, longest, size)."""
-        return states[0].transpose(0, 1)[self.gather].transpose(1, 2)
+        return taken_apart(states, self.places(states.shape[1]))
 
     def join(self, states: Tensor) -> Tensor:
         """Put (sequences, heads, longest, size) together as (1, tokens, heads, size)."""
-        flat = states.transpose(1, 2).reshape(-1, states.shape[1], states.shape[3])
-        return flat[self.scatter][None]
+        return put_together(states, self.places(states.shape[1]))
 
     def decode_step(self) -> Tensor:
         """Go on to one further token in each sequence; returns their positions, shape (1, sequences)."""

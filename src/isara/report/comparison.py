@@ -17,7 +17,7 @@ from isara.report.page import policy
 from isara.report.text import count, duration, escape, number, short, signed
 
 HEADS = ("Arm", "NLL", "Gain on {}", "Interval", "", "By random seed", "Accepted", "Steps", "Tokens written", "Time")
-NUMBERS = {"NLL", "Gain on {}", "Interval", "Accepted", "Tokens written", "Time"}
+NUMBERS = {"NLL", "Gain on {}", "Interval", "Accepted", "Steps", "Tokens written", "Time"}
 
 
 def comparison_at(folder: Path) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def cells(arm: Mapping[str, Any], against: str) -> list[str]:
     own = arm["arm"] == against
     gain = "" if own else signed(difference["mean"])
     ends = "" if own else standings.ends(difference)
-    steps = {f"{run['steps']}, best {run['best_step']}" if run["steps"] else "" for run in runs}
+    steps = spread([run["steps"] for run in runs])
     return [
         arm["label"],
         number(arm["mean"]),
@@ -45,7 +45,7 @@ def cells(arm: Mapping[str, Any], against: str) -> list[str]:
         "" if own else arm["words"],
         ", ".join(number(run["mean"]) for run in runs),
         spread([run["accepted"] for run in runs]),
-        " / ".join(sorted(steps)),
+        f"{steps}, best {spread([run['best_step'] for run in runs])}" if steps else "",
         spread([run["tokens"] for run in runs]),
         duration(sum(run["seconds"] for run in runs) / len(runs)),
     ]
@@ -118,7 +118,11 @@ def comparison_html(found: Mapping[str, Any]) -> str:
 
 def everything(found: Mapping[str, Any]) -> str:
     """Return the table of all numbers."""
-    heads = "".join(f'<th scope="col">{escape(h.format(label_of(found, found["against"])))}</th>' for h in HEADS)
+    against = label_of(found, found["against"])
+    heads = "".join(
+        f'<th scope="col" class="{"num" if head in NUMBERS else ""}">{escape(head.format(against))}</th>'
+        for head in HEADS
+    )
     rows = []
     for arm in found["arms"]:
         first, *others = cells(arm, found["against"])

@@ -84,7 +84,10 @@ def lines(rows: Sequence[Sequence[str]]) -> str:
 
 def section(measure: Mapping[str, Any], against: str, label: str) -> str:
     """Return a further measure as a section of the page: differences, drawn, and all numbers."""
-    heads = "".join(f'<th scope="col">{escape(head.format(label))}</th>' for head in HEADS)
+    heads = "".join(
+        f'<th scope="col" class="{"num" if head in NUMBERS else ""}">{escape(head.format(label))}</th>'
+        for head in HEADS
+    )
     rows = []
     for arm in measure["arms"]:
         first, *others = cells(arm, against)

@@ -7,6 +7,7 @@ import json
 import math
 import socket
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
@@ -125,6 +126,22 @@ def test_settings_as_a_list_or_as_an_object(small, tmp_path, finished):
         )
         assert mine.get("settings") == other.get("settings")
         assert mine.get("heldout") == other.get("heldout")
+
+
+@pytest.mark.parametrize("start", ["base", "seeds", "previous"])
+def test_every_round_starts_from_the_weights_that_the_settings_name(start, small, tmp_path):
+    settings = [*small.settings, f"train.start='{start}'", "gate.keep='all'"]
+    align(small.seeds, out=tmp_path, model="scripted", settings=settings)
+    begun = [
+        json.loads((tmp_path / arm / "training.json").read_text(encoding="utf-8"))["start"]
+        for arm in ("seeds-only", "round-1", "round-2")
+    ]
+    nll = {
+        arm: fmean(row["nll"] for row in lines(tmp_path / arm / "heldout.jsonl")) for arm in ("seeds-only", "round-1")
+    }
+    before = {"base": [None, None], "seeds": ["seeds-only"] * 2, "previous": ["seeds-only", min(nll, key=nll.get)]}
+    assert begun == [None, *(arm and f"{arm}/adapter" for arm in before[start])]
+    assert nll["round-1"] < nll["seeds-only"]
 
 
 def test_held_out_and_test_samples_of_ones_own(small, tmp_path):

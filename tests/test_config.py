@@ -276,7 +276,7 @@ def test_the_reference_has_every_setting_with_default_type_and_sentence():
     assert all(info.sentence.endswith(".") and "\n" not in info.sentence for info in infos.values())
     assert infos["rounds"].type == "a whole number from 0 to 100"
     assert infos["model.revision"].type == "text, or left out"
-    assert infos["train.start"].type == '"base" or "previous"'
+    assert infos["train.start"].type == '"base", "seeds" or "previous"'
     assert infos["target.budget"].type == "a number from 1 to 1000"
 
 

@@ -64,7 +64,7 @@ def rounds(run: Run) -> None:
         recorded = record_targets(run, number, generator, drafted.kept)
         targets = [*taught, *([recorded] if recorded else [])]
         beside = kept_arms[1:] if run.settings.train.average else ()
-        train_arm(run, arm, [*accepted, *drafted.kept], targets, start=best_tuned(run, kept_arms), beside=beside)
+        train_arm(run, arm, [*accepted, *drafted.kept], targets, start=start_of(run, kept_arms), beside=beside)
         judge_arm(run, arm, finish=False)
         kept, why = gate(run, arm, before)
         if kept or run.settings.gate.keep == "all":
@@ -99,11 +99,12 @@ def best_so_far(run: Run, kept_arms: Sequence[str]) -> str:
     return min(["base", *kept_arms], key=lambda arm: mean_nll(run.folder / arm))
 
 
-def best_tuned(run: Run, kept_arms: Sequence[str]) -> Path | None:
-    """Return the weights a round's training starts from."""
+def start_of(run: Run, kept_arms: Sequence[str]) -> Path | None:
+    """Return the weights a round's training starts from; None for the untouched model's."""
     if run.settings.train.start == "base":
         return None
-    return run.adapter(min(kept_arms, key=lambda arm: mean_nll(run.folder / arm)))
+    tuned = kept_arms if run.settings.train.start == "previous" else ["seeds-only"]
+    return run.adapter(min(tuned, key=lambda arm: mean_nll(run.folder / arm)))
 
 
 def gate(run: Run, arm: str, before: str) -> tuple[bool, str]:

@@ -204,8 +204,9 @@ class TrainSettings(Section):
     """Longest training example in tokens, template included."""
     overlong: Literal["refuse", "drop"] = "refuse"
     """What to do with a longer one: `refuse` to train, or `drop` it and say so. None is ever cut."""
-    start: Literal["base", "previous"] = "base"
-    """Weights a round's training starts from: the untouched model, or the best so far."""
+    start: Literal["base", "seeds", "previous"] = "base"
+    """Weights a round's training starts from: the untouched model's, those tuned on the seeds alone, or the best so
+    far."""
     average: bool = False
     """Whether a later round leaves the mean of its own training's weights and of those of the rounds kept before it, at
     the same rank; otherwise its own alone."""

@@ -130,18 +130,30 @@ def test_settings_as_a_list_or_as_an_object(small, tmp_path, finished):
 
 @pytest.mark.parametrize("start", ["base", "seeds", "previous"])
 def test_every_round_starts_from_the_weights_that_the_settings_name(start, small, tmp_path):
-    settings = [*small.settings, f"train.start='{start}'", "gate.keep='all'"]
+    settings = [*small.settings, f"train.start='{start}'", "train.epochs=7", "gate.keep='all'"]
     align(small.seeds, out=tmp_path, model="scripted", settings=settings)
-    begun = [
-        json.loads((tmp_path / arm / "training.json").read_text(encoding="utf-8"))["start"]
+    trained = [
+        json.loads((tmp_path / arm / "training.json").read_text(encoding="utf-8"))
         for arm in ("seeds-only", "round-1", "round-2")
     ]
+    begun = [training["start"] for training in trained]
+    first, *others = (training["steps"] for training in trained)
+    assert others == [first if start == "base" else math.ceil(first / 2)] * 2
     nll = {
         arm: fmean(row["nll"] for row in lines(tmp_path / arm / "heldout.jsonl")) for arm in ("seeds-only", "round-1")
     }
     before = {"base": [None, None], "seeds": ["seeds-only"] * 2, "previous": ["seeds-only", min(nll, key=nll.get)]}
     assert begun == [None, *(arm and f"{arm}/adapter" for arm in before[start])]
     assert nll["round-1"] < nll["seeds-only"]
+
+
+def test_the_steps_of_a_round_can_be_said(small, tmp_path):
+    align(small.seeds, out=tmp_path, model="scripted", settings=[*small.settings, "rounds=1", "train.round_steps=3"])
+    steps = [
+        json.loads((tmp_path / arm / "training.json").read_text(encoding="utf-8"))["steps"]
+        for arm in ("seeds-only", "round-1")
+    ]
+    assert steps[1] == 3 * steps[0]
 
 
 def test_held_out_and_test_samples_of_ones_own(small, tmp_path):

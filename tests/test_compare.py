@@ -36,7 +36,7 @@ test = 14
 rounds = 2
 model = {name = "scripted"}
 target = {batch = 8}
-train = {epochs = 2.0, checks = 2, targets = "sampled"}
+train = {epochs = 2.0, checks = 2, targets = "sampled", start = "base"}
 
 [arms]
 untouched = {kind = "base", label = "<b>untouched</b> | model"}
@@ -222,6 +222,16 @@ def test_a_budget_that_ended_early_is_said_to_be_unequal(tmp_path):
     assert short.startswith("starved, random seed 1: ")
     assert "the budget of 12 candidates had ended." in short
     assert steps == "The trainings differ in their optimiser steps: seeds 8; starved 8; longer 12."
+
+
+def test_rounds_from_tuned_weights_are_said_to_take_fewer_steps(tmp_path):
+    text = STUDY.replace("random_seeds = [1, 2]", "random_seeds = [1]").replace(', start = "base"', "")
+    text = text[: text.index("[arms]")] + (
+        "[arms]\nseeds = {kind = 'seeds'}\nshot = {kind = 'one-shot'}\n"
+        "bare = {kind = 'one-shot', set = ['train.start=\"base\"']}\n"
+    )
+    (said,) = compare(study_in(tmp_path, text), tmp_path / "out")["unequal"]
+    assert said == "The trainings differ in their optimiser steps: seeds 8; shot 4 from tuned weights; bare 8."
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):

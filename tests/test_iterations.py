@@ -33,7 +33,7 @@ test = 14
 rounds = 3
 model = {name = "scripted"}
 target = {batch = 4}
-train = {epochs = 2.0, checks = 2, targets = "sampled"}
+train = {epochs = 2.0, checks = 2, targets = "sampled", start = "base"}
 
 [arms]
 seeds = {kind = "seeds"}

@@ -60,6 +60,7 @@ FIRST_STALE = {
     "train.top_tokens": "round-1",
     "train.seed_share": "round-1",
     "train.start": "round-1",
+    "train.round_steps": "round-1",
     "train.average": "round-1",
     "gate.keep": "round-1",
     "gate.pool": "round-1",

@@ -45,6 +45,7 @@ _FIRST_STALE = {
     "train.top_tokens": "round-1",
     "train.seed_share": "round-1",
     "train.start": "round-1",
+    "train.round_steps": "round-1",
     "train.average": "round-1",
     "train": "seeds-only",
 }

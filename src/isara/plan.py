@@ -26,7 +26,7 @@ def plan(run: Run) -> list[dict[str, Any]]:
 
     def arm(name: str, label: str, *, tuned: bool = True) -> None:
         if tuned:
-            add(f"train-{name}", f"tuning, {label}", "train", steps_for(run), step)
+            add(f"train-{name}", f"tuning, {label}", "train", steps_for(run, name), step)
         add(f"score-{name}", f"scoring, {label}", "score", judged, 0.02 * tokens * 0.6)
 
     arm("base", "untouched model", tuned=False)

@@ -184,7 +184,7 @@ class TrainSettings(Section):
     batch: int = Field(default=8, ge=1, le=4096)
     """Examples in each optimiser step."""
     epochs: float = Field(default=8.0, gt=0, le=1000)
-    """Passes over the seeds; with `batch` this sets the optimiser steps, the same for the baseline and each round."""
+    """Passes over the seeds; with `batch` this sets the optimiser steps of the baseline tuned on the seeds alone."""
     targets: Literal["sampled", "soft"] = "soft"
     """What a generated answer teaches: the tokens that were `sampled`, or at each of them the `soft` probabilities
     that `train.teacher` gave."""
@@ -204,9 +204,12 @@ class TrainSettings(Section):
     """Longest training example in tokens, template included."""
     overlong: Literal["refuse", "drop"] = "refuse"
     """What to do with a longer one: `refuse` to train, or `drop` it and say so. None is ever cut."""
-    start: Literal["base", "seeds", "previous"] = "base"
+    start: Literal["base", "seeds", "previous"] = "seeds"
     """Weights a round's training starts from: the untouched model's, those tuned on the seeds alone, or the best so
     far."""
+    round_steps: float | None = Field(default=None, gt=0, le=100)
+    """Optimiser steps of each round, as a multiple of the baseline's; left out, 1 where a round starts from the
+    untouched model's weights, and 0.5 where from tuned ones."""
     average: bool = False
     """Whether a later round leaves the mean of its own training's weights and of those of the rounds kept before it, at
     the same rank; otherwise its own alone."""

@@ -15,7 +15,7 @@ from isara.settings import Settings
 
 _ORDER = (*ARMS, "round-1")
 _RECORDED = ("targets", "teacher")
-_AFTER_DRAFTING = frozenset(f"train.{name}" for name in (*_RECORDED, "seed_share", "start"))
+_AFTER_DRAFTING = frozenset(f"train.{name}" for name in (*_RECORDED, "seed_share", "start", "round_steps"))
 """Settings that have no part in what the first round drafts, nor in the baselines."""
 AFTER_TRAINING = frozenset(
     {

@@ -63,10 +63,11 @@ OVERRIDES: Mapping[str, tuple[str, ...]] = {
         "filter.gain=-1000",
         "filter.common=1.0",
         "train.targets='sampled'",
+        "train.start='base'",
     ),
     # After Sun et al. 2023 (arXiv 2305.03047): answers written with principles and demonstrations in view, training
     # without the principles; its topics, inner thoughts and verbose cloning are left out.
-    "self-align": ("rounds=1", *_EVERY_ROUND, "train.targets='sampled'"),
+    "self-align": ("rounds=1", *_EVERY_ROUND, "train.targets='sampled'", "train.start='base'"),
 }
 """What an arm of a kind changes in the settings of its study, before its own changes."""
 

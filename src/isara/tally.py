@@ -113,6 +113,7 @@ def outcome(out: Path, place: Place, file: str) -> tuple[dict[str, Any], list[fl
         "ratio": round(training.get("generated", 0) / len(records_in(run / "seeds.jsonl")), 3),
         "steps": training.get("steps", 0),
         "best_step": training.get("best_step", 0),
+        "start": training.get("start"),
         "steps_in_all": sum(read_json(run / arm / "training.json")["steps"] for arm in trainings),
         "drafted": sum(read_json(run / f"round-{n}" / "round.json")["drafted"] for n in rounds),
         "tokens": sum(written(run / f"round-{n}") for n in rounds),
@@ -172,8 +173,10 @@ def unequal(arms: Sequence[Mapping[str, Any]], study: Study) -> list[str]:
         for run in arm["runs"]
         if arm["arm"] in generating and run["accepted"] != study.chosen.accepted
     ]
-    steps = {arm["label"]: sorted({run["steps"] for run in arm["runs"]}) for arm in arms if arm["runs"][0]["steps"]}
+    trained = [arm for arm in arms if arm["runs"][0]["steps"]]
+    steps = {arm["label"]: sorted({run["steps"] for run in arm["runs"]}) for arm in trained}
     if len({tuple(each) for each in steps.values()}) > 1:
-        each = "; ".join(f"{label} {' or '.join(map(str, found))}" for label, found in steps.items())
+        after = {arm["label"]: " from tuned weights" for arm in trained if any(run["start"] for run in arm["runs"])}
+        each = "; ".join(f"{label} {' or '.join(map(str, n))}{after.get(label, '')}" for label, n in steps.items())
         said.append(f"The trainings differ in their optimiser steps: {each}.")
     return said

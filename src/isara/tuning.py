@@ -23,6 +23,8 @@ from isara.targetfiles import targets_in
 
 ADAPTER, OWN = "adapter", "own"
 """The folders of an arm's weights, and of those of its own training where the former are a mean."""
+_FROM_TUNED = 0.5
+"""Steps of a round that starts from tuned weights, as a share of those that tuned them: more gained nothing."""
 
 
 def train_arm(
@@ -41,7 +43,7 @@ def train_arm(
     folder = run.folder / arm
     own = folder / (OWN if beside else ADAPTER)
     replayed = replayed_text(run)
-    steps = steps_for(run)
+    steps = steps_for(run, arm)
     stage = f"train-{arm}"
     begin(run, stage)
     done = (folder / "training.json").exists() and any(own.glob("*"))
@@ -190,6 +192,11 @@ def trl_record(example: Example) -> dict[str, Any]:
     return {"id": example.id, "prompt": prompt, "completion": completion, "weight": example.weight}
 
 
-def steps_for(run: Run) -> int:
-    """Return the optimiser steps of every training of a run."""
-    return max(1, math.ceil(run.settings.train.epochs * len(run.seeds) / run.settings.train.batch))
+def steps_for(run: Run, arm: str) -> int:
+    """Return the optimiser steps of an arm's training: as many in each round, whatever it accepted."""
+    chosen = run.settings.train
+    steps = max(1, math.ceil(chosen.epochs * len(run.seeds) / chosen.batch))
+    if arm == "seeds-only":
+        return steps
+    usual = 1.0 if chosen.start == "base" else _FROM_TUNED
+    return max(1, math.ceil(steps * (usual if chosen.round_steps is None else chosen.round_steps)))

@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+STUDIES = $(patsubst configs/%.toml,%,$(wildcard configs/evidence-*.toml))
 export HF_HUB_OFFLINE = 1
 
 .PHONY: help setup demo test test-fast test-real test-browser check bench evidence soak chaos clean fuzz audit
@@ -42,9 +43,9 @@ bench: setup  ## everything measured against named peers: a table, and bench/res
 	$(BIN)/python bench/all.py
 
 evidence: setup  ## every study of docs/evidence.md and the page; DATA=folder of its public data; hours, goes on when stopped
-	for study in configs/evidence-*.toml; do \
-	  $(BIN)/isara compare $$study --data "$(DATA)" --out runs/$$(basename $$study .toml) || exit 1; done
-	$(BIN)/python bench/evidence.py runs/evidence-*
+	for study in $(STUDIES); do \
+	  $(BIN)/isara compare configs/$$study.toml --data "$(DATA)" --out runs/$$study || exit 1; done
+	$(BIN)/python bench/evidence.py $(STUDIES:%=runs/%)
 
 soak: setup  ## 50,000 samples of the scripted model: memory, pace, resuming; some minutes
 	$(BIN)/python bench/soak.py

@@ -103,8 +103,9 @@ def start_of(run: Run, kept_arms: Sequence[str]) -> Path | None:
     """Return the weights a round's training starts from; None for the untouched model's."""
     if run.settings.train.start == "base":
         return None
-    tuned = kept_arms if run.settings.train.start == "previous" else ["seeds-only"]
-    return run.adapter(min(tuned, key=lambda arm: mean_nll(run.folder / arm)))
+    if run.settings.train.start == "seeds":
+        return run.adapter("seeds-only")
+    return run.adapter(min(kept_arms, key=lambda arm: mean_nll(run.folder / arm)))
 
 
 def gate(run: Run, arm: str, before: str) -> tuple[bool, str]:

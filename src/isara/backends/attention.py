@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +102,10 @@ class Places:
             more = states.reshape(-1, states.shape[-1]).index_select(0, places)
             flat = together.view(-1, states.shape[-1])
             # A GPU adds with index_add_ in whatever order its threads come, and sorts for index_put_.
-            _ = flat.index_add_(0, rows, more) if flat.device.type == "cpu" else flat.index_put_((rows,), more, True)
+            if flat.device.type == "cpu":
+                flat.index_add_(0, rows, more)
+            else:
+                flat.index_put_((rows,), more, accumulate=True)
         return together
 
 
@@ -129,41 +133,36 @@ def places(gather: Tensor, scatter: Tensor, again: Tensor, heads: int) -> Places
 
 def taken_apart(states: Tensor, at: Places) -> Tensor:
     """Return (1, heads, tokens, size) as (sequences, heads, longest, size); the gradient is gathered, not scattered."""
-    apart: Tensor = _TakenApart.apply(states, at)  # type: ignore[no-untyped-call]
+    # What stands as padding is seen by no token and read by nobody, so that its gradient is 0.
+    apart: Tensor = _Moved.apply(states, at.take_apart, lambda grad: at.add_together(grad).transpose(1, 2))  # type: ignore[no-untyped-call]
     return apart
 
 
 def put_together(states: Tensor, at: Places) -> Tensor:
     """Return (sequences, heads, longest, size) as (1, tokens, heads, size); the gradient is gathered, not scattered."""
-    together: Tensor = _PutTogether.apply(states, at)  # type: ignore[no-untyped-call]
+    together: Tensor = _Moved.apply(  # type: ignore[no-untyped-call]
+        states, at.put_together, lambda grad: at.take_gradients_apart(grad.transpose(1, 2))
+    )
     return together
 
 
-class _TakenApart(torch.autograd.Function):
-    """Autograd would add gradients up place by place, and a GPU sort them first; here each is read from its place."""
+class _Moved(torch.autograd.Function):
+    """
+    States moved to other places, and their gradients back again by a way of their own.
+
+    Autograd would add gradients up place by place, and a GPU sort them first; here each is read from its place.
+    """
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, at: Places) -> Tensor:
-        ctx.at = at
-        return at.take_apart(states)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        # What stands as padding is seen by no token and read by nobody, so that its gradient is 0.
-        return ctx.at.add_together(grads[0]).transpose(1, 2), None
-
-
-class _PutTogether(torch.autograd.Function):
-    """The other way round."""
-
-    @staticmethod
-    def forward(ctx: Any, states: Tensor, at: Places) -> Tensor:
-        ctx.at = at
-        return at.put_together(states)
+    def forward(
+        ctx: Any, states: Tensor, there: Callable[[Tensor], Tensor], back: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        ctx.back = back
+        return there(states)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return ctx.at.take_gradients_apart(grads[0].transpose(1, 2)), None
+        return ctx.back(grads[0]), None, None
 
 
 def packed_attention(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from isara.report.markdown import plain
-from isara.report.standings import ends, gains, lines
+from isara.report.standings import ends, gains, lines, title
 from isara.report.text import escape, signed
 
 HEADS = ("Choice", "Beside", "Gain", "Interval", "")
@@ -40,8 +40,8 @@ def section(found: Mapping[str, Any], arms: Sequence[Mapping[str, Any]]) -> str:
         return ""
     named = labels(arms)
     drawn = [pair | {"label": f"{named[pair['arm']]} (beside {named[pair['beside']]})"} for pair in found["pairs"]]
-    title = f"{found['benchmark']}: {found['measure']}, choice by choice" if "measure" in found else "Choice by choice"
+    heading = f"{title(found)}, choice by choice" if "measure" in found else "Choice by choice"
     return (
-        f"<section><h2>{escape(title)}</h2><p>{escape(FACTS)}</p>"
+        f"<section><h2>{escape(heading)}</h2><p>{escape(FACTS)}</p>"
         f"{gains(drawn, '', 'the arm it stands beside', 'Gain')}</section>\n"
     )

@@ -95,6 +95,7 @@ def comparison_html(found: Mapping[str, Any]) -> str:
     unequal = "".join(f"<li>{escape(line)}</li>" for line in found["unequal"])
     said = f"<ul>{unequal}</ul>" if unequal else "<p>Accepted samples and optimiser steps are equal in all arms.</p>"
     against = label_of(found, found["against"])
+    rows = [cells(arm, found["against"]) for arm in found["arms"]]
     gains = standings.gains(found["arms"], found["against"], against, "NLL saved per token")
     further = (
         standings.section(each, found["against"], against) + choices.section(each, found["arms"])
@@ -108,29 +109,12 @@ def comparison_html(found: Mapping[str, Any]) -> str:
         f'<link rel="icon" href="data:,">\n<title>{escape(found["study"])} · isara compare</title>\n'
         f"<style>{style}</style>\n</head>\n<body>\n<main>\n<section><h2>{escape(found['study'])}</h2>"
         f"<p>{escape(facts(found))}</p>{gains}</section>\n"
-        f"<section><h2>All numbers</h2>{everything(found)}</section>\n"
+        f"<section><h2>All numbers</h2>{standings.grid(HEADS, against, rows, NUMBERS)}</section>\n"
         f"{choices.section(found, found['arms'])}"
         f"<section><h2>Budgets</h2>{said}</section>\n{rounds.section(found, against)}"
         f"{ratios(found)}{''.join(further)}</main>\n"
         "<footer>Made by isara from comparison.json alone. This file needs no network.</footer>\n</body>\n</html>\n"
     )
-
-
-def everything(found: Mapping[str, Any]) -> str:
-    """Return the table of all numbers."""
-    against = label_of(found, found["against"])
-    heads = "".join(
-        f'<th scope="col" class="{"num" if head in NUMBERS else ""}">{escape(head.format(against))}</th>'
-        for head in HEADS
-    )
-    rows = []
-    for arm in found["arms"]:
-        first, *others = cells(arm, found["against"])
-        kinds = ("num" if head in NUMBERS else "" for head in HEADS[1:])
-        row = "".join(f'<td class="{kind}">{escape(cell)}</td>' for cell, kind in zip(others, kinds, strict=True))
-        rows.append(f'<tr><th scope="row">{escape(first)}</th>{row}</tr>')
-    table = f'<table class="grid"><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
-    return f'<div class="wide">{table}</div>'
 
 
 def ratios(found: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from isara.report.charts import rounds_curve, scale_of
 from isara.report.markdown import plain
-from isara.report.standings import ends, lines
+from isara.report.standings import ends, grid, lines
 from isara.report.text import escape, number, signed
 
 HEADS = ("Arm", "Round", "NLL", "Gain on {}", "Interval", "", "By random seed")
@@ -63,21 +63,11 @@ def section(found: Mapping[str, Any], label: str) -> str:
     """Return the section of the page that tells of rounds; nothing where no arm has several."""
     if not found.get("rounds"):
         return ""
-    heads = "".join(
-        f'<th scope="col" class="{"num" if head in NUMBERS else ""}">{escape(head.format(label))}</th>'
-        for head in HEADS
-    )
-    rows = []
-    for first, *others in cells(found):
-        kinds = ("num" if head in NUMBERS else "" for head in HEADS[1:])
-        row = "".join(f'<td class="{kind}">{escape(cell)}</td>' for cell, kind in zip(others, kinds, strict=True))
-        rows.append(f'<tr><th scope="row">{escape(first)}</th>{row}</tr>')
     pairs = "".join(f"<p>{escape(each['sentence'])}</p>" for each in found["one_shot"])
     return (
         f"<section><h2>Round by round</h2><p>{escape(facts(found, label))} A chart has the gain after each "
         f"round, and its interval as a band.</p>{pairs}{curves(found, label)}"
-        f'<div class="wide"><table class="grid"><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
-        "</div></section>\n"
+        f"{grid(HEADS, label, cells(found), NUMBERS)}</section>\n"
     )
 
 

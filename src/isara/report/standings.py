@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from isara.report.charts import axis, interval, scale_of
@@ -84,19 +84,22 @@ def lines(rows: Sequence[Sequence[str]]) -> str:
 
 def section(measure: Mapping[str, Any], against: str, label: str) -> str:
     """Return a further measure as a section of the page: differences, drawn, and all numbers."""
-    heads = "".join(
-        f'<th scope="col" class="{"num" if head in NUMBERS else ""}">{escape(head.format(label))}</th>'
-        for head in HEADS
-    )
-    rows = []
-    for arm in measure["arms"]:
-        first, *others = cells(arm, against)
-        kinds = ("num" if head in NUMBERS else "" for head in HEADS[1:])
-        row = "".join(f'<td class="{kind}">{escape(cell)}</td>' for cell, kind in zip(others, kinds, strict=True))
-        rows.append(f'<tr><th scope="row">{escape(first)}</th>{row}</tr>')
+    rows = [cells(arm, against) for arm in measure["arms"]]
     return (
         f"<section><h2>{escape(title(measure))}</h2><p>{escape(facts(measure, label))}</p>"
         f"{gains(measure['arms'], against, label, 'Gain')}"
-        f'<div class="wide"><table class="grid"><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
-        "</div></section>\n"
+        f"{grid(HEADS, label, rows, NUMBERS)}</section>\n"
     )
+
+
+def grid(heads: Sequence[str], label: str, rows: Sequence[Sequence[str]], numbers: Container[str]) -> str:
+    """Return a table of the page: heads that may name an arm, `label`, and those of them under which numbers stand."""
+    kinds = ["num" if head in numbers else "" for head in heads]
+    named = (escape(head.format(label)) for head in heads)
+    top = "".join(f'<th scope="col" class="{kind}">{head}</th>' for kind, head in zip(kinds, named, strict=True))
+    body = []
+    for first, *others in rows:
+        row = "".join(f'<td class="{kind}">{escape(cell)}</td>' for kind, cell in zip(kinds[1:], others, strict=True))
+        body.append(f'<tr><th scope="row">{escape(first)}</th>{row}</tr>')
+    table = f'<table class="grid"><thead><tr>{top}</tr></thead><tbody>{"".join(body)}</tbody></table>'
+    return f'<div class="wide">{table}</div>'

@@ -118,6 +118,8 @@ class Usual:
                     per_device_train_batch_size=wanted["batch"],
                     learning_rate=wanted["learning_rate"],
                     use_cpu=self.device.type == "cpu",
+                    # Its default is bfloat16 also where a CPU only emulates that, which takes several times as long.
+                    bf16=self.dtype == torch.bfloat16,
                     report_to=[],
                     save_strategy="no",
                     disable_tqdm=True,

@@ -25,7 +25,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # each, and have rows of their own.
 ROWS = """
 errors settings samples protocols events tokenizer postings approximate stats eta tomllines rawfiles shapes beginnings
-prefixes vectors values
+prefixes vectors values turning
 rouge
 neighbours
 config fields prompts retrieve rundir lock filter diversity symptoms topics scripted console

@@ -4,7 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from isara.backends.parts import cores_for, shares, side_by_side  # noqa: E402
+from isara.backends.parts import cores_for, on_one_core, shares, side_by_side  # noqa: E402
 
 CPU = torch.device("cpu")
 
@@ -33,6 +33,14 @@ def test_what_goes_wrong_in_a_part_is_raised_here():
     before = torch.get_num_threads()
     with pytest.raises(ZeroDivisionError):
         side_by_side(lambda part: 1 // part, [1, 0], 2)
+    assert torch.get_num_threads() == before
+
+
+def test_on_one_core_torch_has_its_threads_back_afterwards():
+    before = torch.get_num_threads()
+    with pytest.raises(KeyError), on_one_core():
+        assert torch.get_num_threads() == 1
+        raise KeyError
     assert torch.get_num_threads() == before
 
 

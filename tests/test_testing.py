@@ -254,6 +254,16 @@ def test_a_delay_is_slept_at_every_step_and_call(tmp_path, monkeypatch):
     assert slept[3:] == [0.25] * 2
 
 
+def test_it_ends_where_its_checks_have_turned(tmp_path):
+    whole, _ = train(tmp_path / "whole", steps=24, checks=24, patience=24)
+    ended, steps = train(tmp_path / "ended", steps=24, checks=24, patience=2)
+    assert ended.steps == len(steps) == ended.best_step + 2 < whole.steps == 24
+    assert ended.curve == whole.curve[: ended.steps]
+    kept = [(example.prompt, example.completion) for example in EXAMPLES[:2]]
+    scores = tuple(each.nll for each in ScriptedModel().with_adapter(tmp_path / "ended").score(kept))
+    assert scores == ended.curve[ended.best_step - 1].heldout
+
+
 def test_without_held_out_samples_the_last_step_is_kept(tmp_path):
     trained, steps = train(tmp_path, heldout=[])
     assert trained.best_step == trained.steps == len(steps)

@@ -198,7 +198,7 @@ def test_held_out_scores_in_the_curve_are_those_of_the_model_that_is_left(method
 @pytest.mark.parametrize("method", METHODS)
 def test_the_best_weights_are_kept_or_the_last(method, base, tmp_path):
     rate = {"lora": 0.02, "full": 0.005}[method]
-    given = {"steps": 12, "heldout": OTHER_EXAM, "checks": 12, "method": method, "learning_rate": rate}
+    given = {"steps": 12, "heldout": OTHER_EXAM, "checks": 12, "patience": 12, "method": method, "learning_rate": rate}
     best = train(base, tmp_path / "best", keep="best", **given)
     last = train(base, tmp_path / "last", keep="last", **given)
     scores = [step.heldout[0] for step in best.curve]
@@ -206,6 +206,31 @@ def test_the_best_weights_are_kept_or_the_last(method, base, tmp_path):
     assert best.best_step < 12 == last.best_step == best.steps
     assert nlls(model_of(base, tmp_path / "best"), OTHER_EXAM) == pytest.approx([min(scores)], abs=1e-4)
     assert nlls(model_of(base, tmp_path / "last"), OTHER_EXAM) == pytest.approx([scores[-1]], abs=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_training_ends_when_its_checks_have_turned_with_the_weights_it_would_have_kept(method, base, tmp_path):
+    rate = {"lora": 0.02, "full": 0.005}[method]
+    given = {"steps": 12, "heldout": OTHER_EXAM, "checks": 12, "method": method, "learning_rate": rate}
+    whole = train(base, tmp_path / "whole", patience=12, **given)
+    ended = train(base, tmp_path / "ended", patience=1, **given)
+    assert whole.steps == 12 > ended.steps == ended.best_step + 1
+    assert ended.curve == whole.curve[: ended.steps]
+    score = ended.curve[ended.best_step - 1].heldout
+    assert nlls(model_of(base, tmp_path / "ended"), OTHER_EXAM) == pytest.approx(score, abs=1e-4)
+    assert {path.name for path in tmp_path.iterdir()} == {"whole", "ended"}
+    assert train(base, tmp_path / "last", patience=1, keep="last", **given).steps == 12
+
+
+def test_a_training_that_was_killed_ends_at_the_same_turn(base, tmp_path):
+    given = {"steps": 12, "heldout": OTHER_EXAM, "checks": 12, "learning_rate": 0.02, "patience": 1, "checkpoint": 2}
+    wanted = train(base, tmp_path / "whole", **given)
+    assert wanted.steps < 12
+    with pytest.raises(StopEarlyError):
+        train(base, tmp_path / "out", watch=stop_at(wanted.steps), **given)
+    assert train(base, tmp_path / "out", **given) == wanted
+    found, weights = weights_in(tmp_path / "out"), weights_in(tmp_path / "whole")
+    assert all(torch.equal(found[name], weights[name]) for name in weights)
 
 
 def test_without_held_out_samples_the_last_weights_are_kept(base, tmp_path):
@@ -230,7 +255,7 @@ def test_the_seed_decides_everything(seed, base, tmp_path):
 def uninterrupted(request, base, tmp_path_factory):
     method, keep = request.param
     out = tmp_path_factory.mktemp("uninterrupted") / "out"
-    given = {"method": method, "keep": keep, "checks": 4, "heldout": OTHER_EXAM}
+    given = {"method": method, "keep": keep, "checks": 4, "patience": 4, "heldout": OTHER_EXAM}
     return given, train(base, out, **given), weights_in(out)
 
 

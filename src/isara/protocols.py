@@ -173,7 +173,7 @@ class Trained:
     """The outcome of a training."""
 
     steps: int
-    """Steps done."""
+    """Steps done, fewer than asked for where the trainer saw that more would be of no use."""
     best_step: int
     """The step whose weights were kept."""
     curve: tuple[Step, ...]
@@ -194,10 +194,11 @@ class Trainer(Protocol):
         watch: Callable[[Step], None],
     ) -> Trained:
         """
-        Tune for `steps` optimiser steps, from the weights in `start` (None: the base model), into the folder `out`.
+        Tune for up to `steps` optimiser steps into the folder `out`.
 
-        Called again after a crash with the same arguments, it goes on from its last checkpoint or starts
-        over, and ends with the same weights. `out` is complete when this returns.
+        The weights begin as those in `start` (None: the base model). Called again after a crash with the same
+        arguments, it goes on from its last checkpoint or starts over, and ends with the same weights. `out` is complete
+        when this returns.
         """
         ...
 

@@ -217,6 +217,9 @@ class TrainSettings(Section):
     """Which weights a training leaves: those of the step where the held-out samples were likeliest, or the last."""
     checks: int = Field(default=8, ge=1, le=1000)
     """How often a training scores the held-out samples, spread evenly over its steps."""
+    patience: int = Field(default=2, ge=1, le=1000)
+    """Checks in a row without likelier held-out samples after which a training ends, as `keep` throws away what comes
+    after its best step; with `keep` at `last`, or as many as `checks`, it goes on to its last step."""
     checkpoint: int = Field(default=25, ge=1)
     """Optimiser steps between two savepoints from which a killed training goes on."""
 

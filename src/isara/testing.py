@@ -34,6 +34,7 @@ from isara.protocols import (
 from isara.rouge import tokens
 from isara.rundir import write_json
 from isara.scripted import dice, flat, judge, noise, number, read, write_answer, write_question
+from isara.turning import best_of, has_turned
 
 Respond = Callable[[Prompt, Sampling, int], str]
 """Writes the completion of a prompt, given how to sample and the random seed."""
@@ -192,9 +193,13 @@ class ScriptedTrainer:
     words no longer helps.
     """
 
-    def __init__(self, model: ScriptedModel | None = None, *, checks: int = 4, delay: float = 0.0) -> None:
+    def __init__(
+        self, model: ScriptedModel | None = None, *, checks: int = 4, patience: int = 4, delay: float = 0.0
+    ) -> None:
         self.model = model or ScriptedModel()
         self.checks = checks
+        self.patience = patience
+        """Checks in a row without likelier held-out samples after which it ends."""
         self.delay = delay
         """Seconds each step takes, for a test that wants to interrupt it."""
 
@@ -215,21 +220,21 @@ class ScriptedTrainer:
         shares = [_ramp(step / steps) for step in range(1, steps + 1)]
         reached = [round(before + (1 - before) * learned * share, 6) for share in shares]
         pairs = [(example.prompt, example.completion) for example in heldout]
-        curve = []
-        best, lowest = steps, math.inf
+        curve: list[Step] = []
         for done, strength in enumerate(reached, start=1):
             time.sleep(self.delay)
             scored = None
             if pairs and done * self.checks // steps > (done - 1) * self.checks // steps:
                 scored = tuple(each.nll for each in self.model.tuned(strength).score(pairs))
-                if sum(scored) < lowest:
-                    best, lowest = done, sum(scored)
             loss = 2.4 - 1.6 * done / steps + 0.1 * noise("loss", seed, done)
             curve.append(Step(done, steps, loss, scored))
             watch(curve[-1])
+            if scored and has_turned(curve, self.patience):
+                break
+        best = (best_of(curve) or curve[-1]).number
         soft = sum(example.targets is not None for example in examples)
         write_json(out / "scripted.json", {"examples": len(examples), "soft": soft, "strength": reached[best - 1]})
-        return Trained(steps, best, tuple(curve))
+        return Trained(len(curve), best, tuple(curve))
 
     def average(self, folders: Sequence[Path], out: Path) -> None:
         """Leave the mean of what several trainings learned in the folder `out`."""

@@ -73,7 +73,7 @@ def train_arm(
     refuse_divergence(arm, trained)
     origin = {"start": None if start is None else str(start.relative_to(run.folder)), "averaged": list(beside)}
     text = {"replayed_sha256": replayed, "dropped_overlong": dropped}
-    write_json(folder / "training.json", origin | account(trained, examples) | text)
+    write_json(folder / "training.json", origin | {"planned": steps} | account(trained, examples) | text)
     average(run, arm, beside)
     end(run, stage, started)
 

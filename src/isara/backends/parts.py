@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -28,6 +29,17 @@ def side_by_side(work: Callable[[Part], Made], parts: Sequence[Part], cores: int
             return list(pool.map(work, parts))
     finally:
         # One of torch's libraries keeps this number for all threads.
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def on_one_core() -> Iterator[None]:
+    """Let torch use one thread meanwhile: for many small operations, after each of which its threads would meet."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
         torch.set_num_threads(threads)
 
 

@@ -22,6 +22,7 @@ from isara.backends.adapter import save_tensors
 from isara.backends.quiet import quiet_loading
 from isara.protocols import Step
 from isara.rundir import writing
+from isara.turning import best_of
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 """What AdamW remembers of each tensor."""
@@ -59,8 +60,7 @@ class Progress:
     def add(self, step: Step) -> None:
         """Take a step in, and note it where its held-out mean is the lowest so far."""
         self.curve.append(step)
-        scored = [s for s in self.curve if s.heldout]
-        if step.heldout and step is min(scored, key=lambda s: sum(s.heldout or ())):
+        if step is best_of(self.curve):
             self.best_step = step.number
 
 

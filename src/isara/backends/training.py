@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from isara.backends.hf import (
 )
 from isara.backends.loss import answer_loss
 from isara.backends.memory import Budget, attempt, grouped
-from isara.backends.parts import cores_for, shares, side_by_side
+from isara.backends.parts import cores_for, on_one_core, shares, side_by_side
 from isara.backends.positions import positions_of, refuse_beyond
 from isara.backends.savepoints import Savepoint, appearing, save_whole
 from isara.backends.scoring import Pair, completion_logits, score_encoded
@@ -32,6 +33,7 @@ from isara.backends.targets import Soft, aligned, soft_loss
 from isara.backends.template import Encoder
 from isara.protocols import Chat, Example, Model, Step, Trained
 from isara.settings import TrainSettings
+from isara.turning import has_turned
 
 _LEAST = 128
 """Fewest tokens that are worth a part of their own: below, matrix products get slow."""
@@ -94,7 +96,11 @@ class TransformersTrainer:
         seed: int,
         watch: Callable[[Step], None],
     ) -> Trained:
-        """Tune for `steps` steps into the folder `out`; goes on from its savepoint beside `out` where there is one."""
+        """
+        Tune for `steps` steps into the folder `out`; goes on from its savepoint beside `out` where there is one.
+
+        Ends sooner where the best step is to be kept and the checks of the held-out samples have turned.
+        """
         weights = Weights(self, start, seed)
         optimiser = torch.optim.AdamW(weights.trainable(), lr=self.settings.learning_rate, weight_decay=0.0, fused=True)
         savepoint = Savepoint(out.parent / f"{out.name}.savepoint")
@@ -117,14 +123,20 @@ class TransformersTrainer:
             state.add(Step(number, steps, loss, scores))
             if self.settings.keep == "best" and state.best_step == number:
                 state.best = weights.copy()
-            if number % self.settings.checkpoint == 0 and number < steps:
+            ended = (
+                self.settings.keep == "best" and number in checks and has_turned(state.curve, self.settings.patience)
+            )
+            if not ended and number % self.settings.checkpoint == 0 and number < steps:
                 savepoint.save(weights, optimiser, state)
             watch(state.curve[-1])
+            if ended:
+                break
         if state.best:
             weights.put(state.best)
         weights.write(out)
         savepoint.clear()
-        return Trained(steps, state.best_step if self.settings.keep == "best" and checks else steps, tuple(state.curve))
+        best = state.best_step if self.settings.keep == "best" and checks else steps
+        return Trained(state.step, best, tuple(state.curve))
 
 
 def at_once(device: torch.device) -> int:
@@ -230,8 +242,10 @@ class Weights:
                     break
             else:
                 break
-        torch.nn.utils.clip_grad_norm_(tensors, 1.0)
-        optimiser.step()
+        # Beside another program that keeps the cores busy, hundreds of factors took a second to update on all of them.
+        with on_one_core() if self.lora else nullcontext():
+            torch.nn.utils.clip_grad_norm_(tensors, 1.0)
+            optimiser.step()
         # Asked for once the step is under way: whoever reads a number of a GPU waits for all that it still has to do.
         return sum(map(float, losses))
 

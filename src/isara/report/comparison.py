@@ -37,6 +37,9 @@ def cells(arm: Mapping[str, Any], against: str) -> list[str]:
     gain = "" if own else signed(difference["mean"])
     ends = "" if own else standings.ends(difference)
     steps = spread([run["steps"] for run in runs])
+    # Older comparisons have no word of trainings that ended early: there were none.
+    taken = spread([run.get("taken", run["steps"]) for run in runs])
+    ended = f", ended after {taken}" if taken != steps else ""
     return [
         arm["label"],
         number(arm["mean"]),
@@ -45,7 +48,7 @@ def cells(arm: Mapping[str, Any], against: str) -> list[str]:
         "" if own else arm["words"],
         ", ".join(number(run["mean"]) for run in runs),
         spread([run["accepted"] for run in runs]),
-        f"{steps}, best {spread([run['best_step'] for run in runs])}" if steps else "",
+        f"{steps}{ended}, best {spread([run['best_step'] for run in runs])}" if steps else "",
         spread([run["tokens"] for run in runs]),
         duration(sum(run["seconds"] for run in runs) / len(runs)),
     ]

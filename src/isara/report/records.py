@@ -80,6 +80,7 @@ class Training(Record):
 
     steps: int
     best_step: int
+    planned: int | None = None
     start: str | None = None
     averaged: tuple[str, ...] = ()
     examples: int | None = None

@@ -218,6 +218,8 @@ def trainings(run: Run) -> str:
     cards = []
     for label, training in tuned:
         said = [f"{training.steps:,} steps from {training.start or 'the untouched model'}"]
+        if training.planned is not None and training.planned > training.steps:
+            said.append(f"ended before step {training.planned:,}, as the held-out samples grew less likely")
         if training.examples is not None:
             said.append(count(training.examples, "example"))
         if training.seeds is not None and training.generated is not None:

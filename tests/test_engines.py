@@ -56,6 +56,20 @@ def test_auto_takes_openvino_on_a_cpu_where_it_is_installed(here, tiny_model):
     assert engine.model.options == {"dtype": "float32", "batch_tokens": 128, "int8": False}
 
 
+@pytest.mark.parametrize("products", ["avx512_vnni", "avx_vnni"])
+def test_where_8_bits_would_be_faster_that_is_said(products, here, tiny_model, monkeypatch):
+    here()
+    automatic = Settings(model=ModelSettings(engine="auto", device="cpu"))
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {products: True})
+    (note,) = open_engine(tiny_model, automatic).notes
+    assert "--set model.weights='int8'" in note
+    for chosen in ({"weights": "int8"}, {"dtype": "float32"}):
+        again = Settings(model=ModelSettings(engine="auto", device="cpu", **chosen))
+        assert open_engine(tiny_model, again).notes == ()
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {})
+    assert open_engine(tiny_model, automatic).notes == ()
+
+
 def test_auto_says_why_it_falls_back(here, tiny_model):
     here(installed=False)
     engine = open_engine(tiny_model, wanted("auto"))

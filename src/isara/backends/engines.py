@@ -9,7 +9,7 @@ from typing import Any
 from isara.backends.checkpoints import Checkpoint
 from isara.backends.hf import TransformersModel
 from isara.backends.opening import open_server
-from isara.backends.openvino_choice import Considered, consider
+from isara.backends.openvino_choice import Considered, consider, faster_in_8_bits
 from isara.errors import SettingsError
 from isara.protocols import Model
 from isara.settings import Settings
@@ -37,7 +37,8 @@ def open_engine(checkpoint: Checkpoint, settings: Settings) -> Engine:
     if found.model is not None:
         number_format = str(found.model.dtype).removeprefix("torch.")
         weights = ", weights in 8 bits" if wanted.weights == "int8" else ""
-        return Engine(found.model, "openvino", f"Engine: OpenVINO on cpu in {number_format}{weights} ({found.why}).")
+        why = f"Engine: OpenVINO on cpu in {number_format}{weights} ({found.why})."
+        return Engine(found.model, "openvino", why, faster_in_8_bits(found.model, wanted))
     if wanted.weights == "int8":
         raise SettingsError(
             f"model.weights: only the openvino engine has 'int8', and it is not used here ({found.why})."

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 
+import torch
+
 from isara.backends.checkpoints import Checkpoint
 from isara.backends.hf import choose_device
 from isara.backends.openvino import OpenVinoModel
@@ -50,3 +52,15 @@ def consider(checkpoint: Checkpoint, wanted: ModelSettings) -> Considered:
             raise
         return Considered(None, str(error).removesuffix(CURE).rstrip(" ."))
     return Considered(model, "asked for" if asked else "installed, and faster than transformers on a CPU")
+
+
+def faster_in_8_bits(model: OpenVinoModel, wanted: ModelSettings) -> tuple[str, ...]:
+    """Return a sentence where answers could be had in half the time: on a CPU with products of 8 bits, not of 16."""
+    has = torch.cpu.get_capabilities()
+    products = has.get("avx512_vnni") or has.get("avx_vnni")
+    if not products or (wanted.weights, wanted.dtype, model.dtype) != ("full", "auto", torch.float32):
+        return ()
+    return (
+        "This CPU multiplies numbers of 8 bits and no bfloat16: with --set model.weights='int8' the model writes and "
+        "scores about twice as fast. What it says changes a little (0.007 nats per token with the demo's model).",
+    )

@@ -224,6 +224,25 @@ def test_a_budget_that_ended_early_is_said_to_be_unequal(tmp_path):
     assert steps == "The trainings differ in their optimiser steps: seeds 8; starved 8; longer 12."
 
 
+def test_trainings_that_ended_early_have_the_same_budget_and_say_how_much_of_it_they_took(tmp_path):
+    def impatient(settings):
+        trainer = ScriptedTrainer(checks=8, patience=1)
+        return Backend(ScriptedModel(), HashEmbedder(), trainer, {"name": "scripted"}, {"name": "hash"})
+
+    text = STUDY.replace("epochs = 2.0", "epochs = 8.0")
+    text = text[: text.index("[arms]")] + "[arms]\nseeds = {kind = 'seeds'}\nshot = {kind = 'one-shot'}\n"
+    found = compare(study_in(tmp_path, text), tmp_path / "out", backend=impatient)
+    runs = [run for arm in found["arms"] for run in arm["runs"]]
+    assert found["unequal"] == []
+    assert {run["steps"] for run in runs} == {30}
+    assert all(run["best_step"] <= run["taken"] <= 30 for run in runs)
+    assert any(run["taken"] < 30 for run in runs)
+    for run in runs:
+        training = json.loads((tmp_path / "out" / run["run"] / run["result"] / "training.json").read_text())
+        assert (training["planned"], training["steps"]) == (30, run["taken"])
+    assert "30, ended after " in comparison_markdown(found)
+
+
 def test_rounds_from_tuned_weights_are_said_to_take_fewer_steps(tmp_path):
     text = STUDY.replace("random_seeds = [1, 2]", "random_seeds = [1]").replace(', start = "base"', "")
     text = text[: text.index("[arms]")] + (

@@ -369,6 +369,15 @@ def test_a_scale_holds_its_values_with_round_ticks_inside():
     assert scale_of([1.0, 2.0]).ticks == pytest.approx((1.0, 1.25, 1.5, 1.75, 2.0))
 
 
+def test_a_training_that_ended_early_says_how_far_it_was_to_go(run):
+    path = run / "seeds-only" / "training.json"
+    assert "ended before step" not in words_in(html_of(run))
+    write_object(path, read_object(path) | {"planned": 64})
+    assert "48 steps from base · ended before step 64, as the held-out samples grew less likely" in words_in(
+        html_of(run)
+    )
+
+
 def test_a_curve_marks_the_step_that_was_kept_and_copes_with_gaps():
     curve = tuple(CurvePoint(step=n, loss=None if n == 2 else 1 / n) for n in range(1, 5000))
     drawn = loss_curve(Training(steps=5000, best_step=1250, curve=curve), "<b>")

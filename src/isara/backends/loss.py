@@ -38,7 +38,7 @@ class _SharesLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, ids: Tensor, shares: Tensor, total: int) -> Tensor:
         losses = []
-        count = at_once(logits)
+        count = rows_at_once(logits)
         for rows, wanted, weights in zip(*(torch.split(each, count) for each in (logits, ids, shares)), strict=True):
             found, sums, logs = _exponentials(rows, wanted)
             losses.append((logs * weights).sum(-1))
@@ -60,12 +60,12 @@ class _SharesLoss(torch.autograd.Function):
 
 def log_probabilities(logits: Tensor, targets: Tensor) -> Tensor:
     """Return the log-probability of one token for each row of logits, in float32."""
-    count = at_once(logits)
+    count = rows_at_once(logits)
     parts = zip(torch.split(logits, count), torch.split(targets[:, None], count), strict=True)
     return torch.cat([_exponentials(rows, wanted)[2] for rows, wanted in parts])[:, 0]
 
 
-def at_once(logits: Tensor) -> int:
+def rows_at_once(logits: Tensor) -> int:
     """Return how many rows of logits to work on at once."""
     return _ROWS if logits.device.type == "cpu" else _ROWS_OF_A_GPU
 

@@ -30,7 +30,7 @@ def score_encoded(network: Any, pairs: Sequence[Pair], budget: Budget) -> list[L
     left = [i for i, (_, completion) in enumerate(pairs) if completion]
     while left:
         rows = [fed(pairs[i]) for i in left]
-        group = [left[place] for place in cut(rows, at_once(budget, network.device))[0]]
+        group = [left[place] for place in cut(rows, tokens_to_score(budget, network.device))[0]]
         said = attempt(lambda: divided(network, pairs, group, scored))  # noqa: B023  (called at once)
         if said is None:
             done = set(group)
@@ -40,7 +40,7 @@ def score_encoded(network: Any, pairs: Sequence[Pair], budget: Budget) -> list[L
     return scored
 
 
-def at_once(budget: Budget, device: torch.device) -> int:
+def tokens_to_score(budget: Budget, device: torch.device) -> int:
     """Return how many tokens to score at once: more than a few thousand gain nothing on a CPU, and keep logits."""
     return min(budget.tokens, _MOST * torch.get_num_threads()) if device.type == "cpu" else budget.tokens
 

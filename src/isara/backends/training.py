@@ -60,7 +60,9 @@ class TransformersTrainer:
         if isinstance(beside, TransformersModel) and beside.base.same_as(self.base):
             self.base = beside.base
         self.encoder = Encoder(load_tokenizer(checkpoint.folder, checkpoint.trust))
-        self.budget = Budget(max(settings.max_tokens, at_once(self.device)), "training on", "train.max_tokens")
+        self.budget = Budget(
+            max(settings.max_tokens, tokens_to_train_on(self.device)), "training on", "train.max_tokens"
+        )
         self.judging = Budget(4096, "scoring in training", "train.max_tokens")
 
     def encode(self, example: Example) -> Pair:
@@ -139,7 +141,7 @@ class TransformersTrainer:
         return Trained(state.step, best, tuple(state.curve))
 
 
-def at_once(device: torch.device) -> int:
+def tokens_to_train_on(device: torch.device) -> int:
     """Return how many tokens to train on at once at first: a GPU needs more of them to be kept busy."""
     return 4096 if device.type == "cpu" else 16384
 

@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from isara.backends import training  # noqa: E402
+from isara.backends import memory, training  # noqa: E402
 from isara.backends.hf import TransformersModel, load_network  # noqa: E402
 from isara.backends.memory import Budget, ran_out  # noqa: E402
 from isara.backends.training import TransformersTrainer  # noqa: E402
@@ -213,3 +213,31 @@ def test_what_a_backend_warns_of_is_told_once_and_logged(small, tmp_path, monkey
     assert told
     assert {event.data["level"] for event in told} == {"warning"}
     assert (tmp_path / "run" / "events.jsonl").read_text().count("Memory ran out here.") == len(told)
+
+
+def resident():
+    """Return the memory of this process in MB."""
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS")]
+    return int(line.split()[1]) / 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc is asked to give memory back")
+def test_what_was_freed_below_something_that_is_in_use_goes_back_to_the_system():
+    # Pieces below glibc's threshold for pages of their own; the last one in use keeps it from giving back the others.
+    pieces = [bytearray(b"x" * 60_000) for _ in range(4000)]
+    last = pieces[-1]
+    full = resident()
+    del pieces
+    memory.give_back()
+    assert resident() < full - 150
+    assert len(last) == 60_000
+
+
+def test_a_c_library_that_gives_nothing_back_is_left_alone(monkeypatch):
+    def absent(name):
+        raise OSError(name)
+
+    monkeypatch.setattr(memory.ctypes, "CDLL", absent)
+    memory.give_back()
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
+    memory.give_back()

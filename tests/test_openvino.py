@@ -6,6 +6,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -322,19 +323,31 @@ def test_where_there_is_no_room_for_the_pages_there_are_fewer(both, llama, tmp_p
     found = texts_and_scores(tuned)
     assert found[0] == wanted[0]
     assert found[1] == pytest.approx(wanted[1], abs=1e-4)
-    assert tuned.opened.room.pages.count * tuned.session().runner.page_size <= 1000
+    assert tuned.opened.room.budget.tokens <= 1000
     assert [record.args[1:] for record in caplog.records] == [(4096, 2048), (2048, 1024), (1024, 512)]
 
 
-def test_bare_and_tuned_models_keep_keys_and_values_in_the_same_pages(llama, tmp_path, monkeypatch):
-    made, real = [], openvino_graph.Runner.new_pages
+def test_pages_are_given_back_after_every_call_also_one_that_failed(llama, tmp_path, monkeypatch):
+    held, real = [], openvino_graph.Runner.new_pages
     # Converted before pages are counted: a conversion is tried out with pages of its own.
     bare = OpenVinoModel(llama, dtype="float32")
-    monkeypatch.setattr(openvino_graph.Runner, "new_pages", lambda self, n: made.append(n) or real(self, n))
+
+    def counted(self, count):
+        pages = real(self, count)
+        if count:
+            held.append(weakref.ref(pages[0]))
+        return pages
+
+    monkeypatch.setattr(openvino_graph.Runner, "new_pages", counted)
     tuned = bare.with_adapter(adapter(tmp_path, llama, 1))
     first = [texts_and_scores(model) for model in (bare, tuned)]
     assert [texts_and_scores(model) for model in (bare, tuned)] == first
-    assert len(made) == 1
+    # Two calls of two models, twice.
+    assert [pages() for pages in held] == [None] * 8
+    monkeypatch.setattr(openvino_graph.Runner, "run", lambda self, batch: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        bare.score(PAIRS)
+    assert [pages() for pages in held] == [None] * 9
 
 
 def test_a_single_text_that_is_too_much_is_said_to_be(llama, monkeypatch):

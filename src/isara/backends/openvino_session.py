@@ -85,8 +85,15 @@ class Session:
         Call `do` with texts that wait, and a place for the pages of those under way, until none waits.
 
         `sizes` has the most tokens that each text can come to. Where memory runs out, there is half of everything from
-        then on, and what was under way waits again.
+        then on, and what was under way waits again. Afterwards the memory for pages and for what lies between the
+        layers is given back: a gigabyte that a training may need, and 50 ms to have it again.
         """
+        try:
+            self._work(sizes, do)
+        finally:
+            self.room.clear()
+
+    def _work(self, sizes: Mapping[int, int], do: Callable[[deque[int], dict[int, Lease]], None]) -> None:
         waiting = deque(sizes)
         while waiting:
             leases: dict[int, Lease] = {}

@@ -24,7 +24,7 @@ from isara.backends.hf import (
     load_tokenizer,
 )
 from isara.backends.loss import answer_loss
-from isara.backends.memory import Budget, attempt, grouped
+from isara.backends.memory import Budget, attempt, give_back, grouped
 from isara.backends.parts import cores_for, on_one_core, shares, side_by_side
 from isara.backends.positions import positions_of, refuse_beyond
 from isara.backends.savepoints import Savepoint, appearing, save_whole
@@ -137,6 +137,8 @@ class TransformersTrainer:
             weights.put(state.best)
         weights.write(out)
         savepoint.clear()
+        optimiser.zero_grad(set_to_none=True)
+        give_back()
         best = state.best_step if self.settings.keep == "best" and checks else steps
         return Trained(state.step, best, tuple(state.curve))
 

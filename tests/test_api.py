@@ -219,6 +219,24 @@ def test_another_model_makes_everything_stale(small, tmp_path):
         align(small.records, out=tmp_path, settings=small.settings, backend=lambda _: own(sha256="f00d"))
 
 
+def test_the_watch_is_told_of_trainings_that_ended_early(small, tmp_path):
+    told = []
+    mine = own(trainer=ScriptedTrainer(checks=8, patience=1))
+    settings = [*small.settings, "train.epochs=8"]
+    align(small.records, out=tmp_path, settings=settings, backend=lambda _: mine, watch=told.append)
+    (planned,) = [
+        stage["units"]
+        for event in told
+        if event.kind == "plan"
+        for stage in event.data["stages"]
+        if stage["name"] == "train-seeds-only"
+    ]
+    taken = json.loads((tmp_path / "seeds-only" / "training.json").read_text())["steps"]
+    assert taken < planned
+    (revised,) = [e for e in told if e.kind == "revise" and e.data["name"] == "train-seeds-only"]
+    assert revised.data["units"] == taken
+
+
 def test_the_watch_is_told_every_stage_once(small, tmp_path):
     told: list[Event] = []
     align(small.records, out=tmp_path, model="scripted", settings=small.settings, watch=told.append)

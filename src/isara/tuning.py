@@ -71,6 +71,8 @@ def train_arm(
         watch=watch,
     )
     refuse_divergence(arm, trained)
+    if trained.steps < steps:
+        run.watch(Event("revise", {"name": stage, "units": trained.steps}))
     origin = {"start": None if start is None else str(start.relative_to(run.folder)), "averaged": list(beside)}
     text = {"replayed_sha256": replayed, "dropped_overlong": dropped}
     write_json(folder / "training.json", origin | {"planned": steps} | account(trained, examples) | text)

@@ -427,3 +427,16 @@ def test_a_text_beyond_the_last_learned_position_is_refused(name, tmp_path):
         assert len(ask([(short, "y")])) == 1
         with pytest.raises(BackendError, match="has learned 256 positions"):
             ask([(long, "y")])
+
+
+@pytest.mark.parametrize(("dtype", "mark"), [("bfloat16", "BF16"), ("float16", "FP16")])
+def test_a_number_format_that_this_cpu_does_not_compute_in_is_refused_before_anything_is_loaded(
+    dtype, mark, llama, monkeypatch
+):
+    has = ["FP32", "INT8", mark]
+    monkeypatch.setattr("openvino.Core.get_property", lambda self, device, name: has)
+    OpenVinoModel(llama, dtype=dtype)
+    has.remove(mark)
+    with pytest.raises(BackendError, match=f"does not compute in {dtype} on this CPU. Set model.dtype='auto'"):
+        OpenVinoModel(llama, dtype=dtype)
+    OpenVinoModel(llama, dtype="float32")

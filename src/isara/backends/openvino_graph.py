@@ -119,6 +119,17 @@ def head_of(graph: Graph) -> Any:
     return node
 
 
+def refuse_format(number_format: str) -> None:
+    """Raise BackendError where OpenVINO does not compute in a number format on this CPU; in f32 it does everywhere."""
+    import openvino as ov
+
+    name, mark = {"bf16": ("bfloat16", "BF16"), "f16": ("float16", "FP16")}.get(number_format, ("float32", "FP32"))
+    if mark not in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise BackendError(
+            f"model.dtype: OpenVINO does not compute in {name} on this CPU. Set model.dtype='auto'. {CURE}"
+        )
+
+
 def add_adapter(graph: Graph, adapter: Mapping[str, Factors]) -> None:
     """
     Add low-rank factors to the layers of those names; raises BackendError for one not here.

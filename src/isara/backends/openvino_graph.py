@@ -121,6 +121,7 @@ def head_of(graph: Graph) -> Any:
 
 def refuse_format(number_format: str) -> None:
     """Raise BackendError where OpenVINO does not compute in a number format on this CPU; in f32 it does everywhere."""
+    without_telemetry()
     import openvino as ov
 
     name, mark = {"bf16": ("bfloat16", "BF16"), "f16": ("float16", "FP16")}.get(number_format, ("float32", "FP32"))

@@ -234,10 +234,14 @@ def test_what_was_freed_below_something_that_is_in_use_goes_back_to_the_system()
 
 
 def test_a_c_library_that_gives_nothing_back_is_left_alone(monkeypatch):
+    asked = []
+
     def absent(name):
+        asked.append(name)
         raise OSError(name)
 
     monkeypatch.setattr(memory.ctypes, "CDLL", absent)
     memory.give_back()
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: asked.append(name) or object())
     memory.give_back()
+    assert asked == ["libc.so.6"] * 2

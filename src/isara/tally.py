@@ -111,7 +111,7 @@ def outcome(out: Path, place: Place, file: str) -> tuple[dict[str, Any], list[fl
         "mean": round(sum(values) / len(values), 6),
         "accepted": training.get("generated", 0),
         "ratio": round(training.get("generated", 0) / len(records_in(run / "seeds.jsonl")), 3),
-        "steps": training.get("planned", training.get("steps", 0)),
+        "steps": training.get("planned", 0),
         "taken": training.get("steps", 0),
         "best_step": training.get("best_step", 0),
         "start": training.get("start"),

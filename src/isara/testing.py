@@ -229,7 +229,7 @@ class ScriptedTrainer:
             loss = 2.4 - 1.6 * done / steps + 0.1 * noise("loss", seed, done)
             curve.append(Step(done, steps, loss, scored))
             watch(curve[-1])
-            if scored and has_turned(curve, self.patience):
+            if has_turned(curve, self.patience):
                 break
         best = (best_of(curve) or curve[-1]).number
         soft = sum(example.targets is not None for example in examples)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -117,10 +116,8 @@ def grouped(sizes: Sequence[int], most: int) -> Iterator[list[int]]:
 
 def give_back() -> None:
     """Return freed memory to the system: glibc keeps nearly a gigabyte of what the steps of a training took."""
-    if sys.platform != "linux":
-        return
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     except (OSError, AttributeError):
-        # Another C library, such as musl, which keeps less.
+        # Another system, or another C library, such as musl, which keeps less.
         return

@@ -18,7 +18,7 @@ from torch import Tensor
 from isara.backends.checkpoints import Checkpoint, configured_ends, hash_of
 from isara.backends.decode import Lane, completion_of, note, pick, take, uniforms
 from isara.backends.hf import Tokenized, checked, choose_dtype, lengths
-from isara.backends.openvino_graph import Batch, refuse_format
+from isara.backends.openvino_graph import Batch
 from isara.backends.openvino_pages import Lease
 from isara.backends.openvino_session import Opened, Session
 from isara.backends.positions import refuse_beyond
@@ -44,8 +44,6 @@ class OpenVinoModel(Tokenized):
         super().__init__(checkpoint)
         self.dtype = choose_dtype(dtype, torch.device("cpu"))
         self.adapter = adapter
-        if opened is None:
-            refuse_format(_FORMATS[self.dtype])
         self.opened = opened or Opened(checkpoint, _FORMATS[self.dtype], batch_tokens, int8=int8)
         self._content = ""
 

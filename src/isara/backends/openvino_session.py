@@ -13,7 +13,16 @@ from isara.backends.checkpoints import Checkpoint
 from isara.backends.hf import no_room
 from isara.backends.memory import Budget, attempt
 from isara.backends.openvino_export import FILE, export, exported
-from isara.backends.openvino_graph import Batch, Factors, Runner, Tensors, add_adapter, compress, read_graph
+from isara.backends.openvino_graph import (
+    Batch,
+    Factors,
+    Runner,
+    Tensors,
+    add_adapter,
+    compress,
+    read_graph,
+    refuse_format,
+)
 from isara.backends.openvino_pages import Lease, Pages
 from isara.errors import BackendError
 
@@ -133,6 +142,7 @@ class Opened:
     """A converted checkpoint, compiled when it is first used: bare, and with the tuned weights that are in use."""
 
     def __init__(self, checkpoint: Checkpoint, number_format: str, batch_tokens: int, *, int8: bool = False) -> None:
+        refuse_format(number_format)
         self.file = exported(checkpoint)
         self.number_format = number_format
         self.int8 = int8

@@ -125,9 +125,7 @@ class TransformersTrainer:
             state.add(Step(number, steps, loss, scores))
             if self.settings.keep == "best" and state.best_step == number:
                 state.best = weights.copy()
-            ended = (
-                self.settings.keep == "best" and number in checks and has_turned(state.curve, self.settings.patience)
-            )
+            ended = self.settings.keep == "best" and has_turned(state.curve, self.settings.patience)
             if not ended and number % self.settings.checkpoint == 0 and number < steps:
                 savepoint.save(weights, optimiser, state)
             watch(state.curve[-1])

@@ -57,17 +57,41 @@ def test_auto_takes_openvino_on_a_cpu_where_it_is_installed(here, tiny_model):
 
 
 @pytest.mark.parametrize("products", ["avx512_vnni", "avx_vnni"])
-def test_where_8_bits_would_be_faster_that_is_said(products, here, tiny_model, monkeypatch):
+def test_left_open_weights_are_in_8_bits_where_those_are_the_faster_ones(products, here, tiny_model, monkeypatch):
     here()
-    automatic = Settings(model=ModelSettings(engine="auto", device="cpu"))
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {products: True})
-    (note,) = open_engine(tiny_model, automatic).notes
-    assert "--set model.weights='int8'" in note
-    for chosen in ({"weights": "int8"}, {"dtype": "float32"}):
-        again = Settings(model=ModelSettings(engine="auto", device="cpu", **chosen))
-        assert open_engine(tiny_model, again).notes == ()
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {})
-    assert open_engine(tiny_model, automatic).notes == ()
+    engine = open_engine(tiny_model, Settings(model=ModelSettings(device="cpu")))
+    assert engine.model.options["int8"] is True
+    assert ", weights in 8 bits (installed" in engine.why
+    (note,) = engine.notes
+    assert "--set model.weights='full' keeps them whole" in note
+    # A run that another machine goes on with is told of the difference.
+    assert engine.facts == {"weights": "int8"}
+
+
+@pytest.mark.parametrize(
+    ("has", "chosen"),
+    [
+        ({}, {}),
+        ({"avx512_vnni": True, "avx512_bf16": True}, {}),
+        ({"avx512_vnni": True, "amx_bf16": True}, {}),
+        ({"avx512_vnni": True}, {"dtype": "float32"}),
+        ({"avx512_vnni": True}, {"weights": "full"}),
+    ],
+)
+def test_left_open_weights_are_whole_elsewhere(has, chosen, here, tiny_model, monkeypatch):
+    here()
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    engine = open_engine(tiny_model, Settings(model=ModelSettings(device="cpu", **chosen)))
+    assert (engine.model.options["int8"], engine.notes, engine.facts) == (False, (), {})
+    assert "8 bits" not in engine.why
+
+
+def test_without_openvino_weights_left_open_are_whole(here, tiny_model, monkeypatch):
+    here(installed=False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_vnni": True})
+    engine = open_engine(tiny_model, Settings(model=ModelSettings(device="cpu")))
+    assert (engine.name, engine.notes, engine.facts) == ("transformers", (), {})
 
 
 def test_auto_says_why_it_falls_back(here, tiny_model):
@@ -85,6 +109,7 @@ def test_asked_for_it_is_had_or_the_reason_said(here, tiny_model):
     here()
     engine = open_engine(tiny_model, wanted("openvino", weights="int8"))
     assert (engine.name, engine.model.options["int8"]) == ("openvino", True)
+    assert engine.facts == {}
     assert engine.why == "Engine: OpenVINO on cpu in float32, weights in 8 bits (asked for)."
     here(installed=False)
     with pytest.raises(SettingsError, match=r"'openvino' is not installed. Run: pip install"):

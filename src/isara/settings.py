@@ -23,9 +23,9 @@ class ModelSettings(Section):
     engine: Literal["auto", "transformers", "openvino", "server"] = "auto"
     """What completes and scores: `transformers` is always there, `openvino` (an extra) is for CPUs, `server` is the one
     that `server.url` names; `auto` takes a server that is named, else the fastest that can run the model here."""
-    weights: Literal["full", "int8"] = "full"
-    """Weights while completing and scoring: `full`, or `int8` (openvino only), which takes less memory and changes
-    what the model says a little."""
+    weights: Literal["auto", "full", "int8"] = "auto"
+    """Weights while completing and scoring: `full`, or `int8` (openvino only), which changes what the model says a
+    little; `auto` is `int8` on openvino where the CPU multiplies 8 bits and no bfloat16, twice as fast there."""
     embedder: str = "minilm"
     """A sentence-transformers folder or name, `minilm` (comes with the `demo` extra) or `hash` (a stand-in)."""
     device: str = "auto"

@@ -9,7 +9,7 @@ from typing import Any
 from isara.backends.checkpoints import Checkpoint
 from isara.backends.hf import TransformersModel
 from isara.backends.opening import open_server
-from isara.backends.openvino_choice import Considered, consider, faster_in_8_bits
+from isara.backends.openvino_choice import EIGHT_BITS, Considered, consider, in_8_bits
 from isara.errors import SettingsError
 from isara.protocols import Model
 from isara.settings import Settings
@@ -36,9 +36,12 @@ def open_engine(checkpoint: Checkpoint, settings: Settings) -> Engine:
     found = Considered(None, "asked for") if serve else consider(checkpoint, wanted)
     if found.model is not None:
         number_format = str(found.model.dtype).removeprefix("torch.")
-        weights = ", weights in 8 bits" if wanted.weights == "int8" else ""
-        why = f"Engine: OpenVINO on cpu in {number_format}{weights} ({found.why})."
-        return Engine(found.model, "openvino", why, faster_in_8_bits(found.model, wanted))
+        small = in_8_bits(wanted)
+        why = f"Engine: OpenVINO on cpu in {number_format}{', weights in 8 bits' if small else ''} ({found.why})."
+        if small != "faster":
+            return Engine(found.model, "openvino", why)
+        # Asked for, it is among the settings; chosen here, another machine might choose otherwise when it goes on.
+        return Engine(found.model, "openvino", why, (EIGHT_BITS,), {"weights": "int8"})
     if wanted.weights == "int8":
         raise SettingsError(
             f"model.weights: only the openvino engine has 'int8', and it is not used here ({found.why})."

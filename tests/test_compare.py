@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from dataclasses import asdict
 from pathlib import Path
 
@@ -191,6 +193,59 @@ def test_a_study_goes_on_where_it_stopped_and_does_nothing_twice(made, tmp_path,
     before = Counting.completed
     assert compare(path, tmp_path / "out", backend=counting) == found
     assert Counting.completed == before
+
+
+SHORT = (
+    STUDY[: STUDY.index("[arms]")]
+    + "[measures]\nforgetting = {limit = 2}\n[arms]\nseeds = {kind = 'seeds'}\nloop = {}\n"
+)
+
+
+def test_after_each_random_seed_what_there_is_so_far_is_shown(tmp_path):
+    out, so_far = tmp_path / "out", []
+
+    def watch(event):
+        if event.kind == "say" and str(event.data["text"]).startswith("Random seed "):
+            so_far.append((event.data["text"], json.loads((out / "comparison.json").read_text())))
+            assert "; 1 random seed (1) so far, 1 to come; " in (out / "comparison.md").read_text()
+
+    found = compare(study_in(tmp_path, SHORT), out, watch=watch)
+    ((said, first),) = so_far
+    assert said == f"Random seed 1 is done, 1 to come. So far: {out / 'comparison.html'}"
+    assert (first["random_seeds"], first["to_come"]) == ([1], [2])
+    assert (found["random_seeds"], found["to_come"]) == ([1, 2], [])
+    assert "; 2 random seeds (1, 2); " in (out / "comparison.md").read_text()
+    (tmp_path / "alone").mkdir()
+    alone = made_in(tmp_path / "alone", SHORT.replace("random_seeds = [1, 2]", "random_seeds = [1]"))
+    assert len(alone["measures"][0]["arms"]) == 2
+    assert without_clock(first) == without_clock(alone | {"to_come": [2]})
+
+
+def test_what_shows_more_random_seeds_is_not_written_over_by_fewer(tmp_path):
+    compare(study_in(tmp_path, SHORT), tmp_path / "out")
+    told = []
+    more = study_in(tmp_path, SHORT.replace("random_seeds = [1, 2]", "random_seeds = [1, 2, 3]"))
+    found = compare(more, tmp_path / "out", watch=lambda event: told.append(event.data.get("text")))
+    assert found["random_seeds"] == [1, 2, 3]
+    assert not [text for text in told if text and text.startswith("Random seed ")]
+
+
+def test_no_model_stays_in_memory_while_the_next_random_seed_begins(tmp_path):
+    made, alive = [], []
+
+    def backend(settings):
+        model = ScriptedModel()
+        made.append(weakref.ref(model))
+        return Backend(model, HashEmbedder(), ScriptedTrainer(), {"name": "scripted"}, {"name": "hash"})
+
+    def watch(event):
+        if event.kind == "say" and str(event.data["text"]).startswith("Random seed "):
+            gc.collect()
+            alive.extend(ref() for ref in made if ref() is not None)
+
+    compare(study_in(tmp_path, SHORT), tmp_path / "out", backend=backend, watch=watch)
+    assert len(made) > 2
+    assert alive == []
 
 
 def test_arms_with_the_same_settings_are_one_run_and_baselines_have_none_of_their_own(tmp_path):

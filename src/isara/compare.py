@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from isara.errors import InputError, RunError
 from isara.events import Event, Watch, named, quiet
 from isara.iterations import iterations
 from isara.lock import locked
-from isara.measures import measured, opening, set_aside
+from isara.measures import Items, Load, measured, opening, set_aside
 from isara.readers import Fields, read_seeds
 from isara.report import write_comparison
 from isara.rundir import fingerprint, read_json, write_json, write_jsonl
@@ -44,30 +44,66 @@ def compare(
     """
     Make what is not made yet of a study, and return what it shows; the same is in `comparison.json`.
 
-    Called again it goes on where it stopped, and does nothing twice. Raises SettingsError for a study that makes no
-    sense, and whatever `align` raises.
+    After each random seed that file and the page show what there is, with `to_come` for the others. Called again it
+    goes on where it stopped, and does nothing twice. Raises SettingsError for a study that makes no sense, and whatever
+    `align` raises.
     """
     study = load_study(study) if isinstance(study, Path) else study
     refuse_strangers(out)
     with locked(out):
         data = samples_of(study, out / "data")
-        load, embedder = opening(backend or choose_backend, watch)
+        load, embedder, let_go = opening(backend or choose_backend, watch)
         items = set_aside(study, out, embedder)
         jobs, places = plan(study, fingerprint([read_json(out / "data" / "hash.json")]))
-        for number, job in enumerate(jobs, start=1):
-            folder = out / job.name
-            if is_complete(folder):
+        seeds = study.chosen.random_seeds
+        for done, seed in enumerate(seeds, start=1):
+            missing = [job for job in jobs if job.settings.seed == seed and not is_complete(out / job.name)]
+            for job in missing:
+                begin(job, jobs, out, watch)
+                align(
+                    str(data["seeds"]),
+                    out=out / job.name,
+                    settings=job.settings,
+                    backend=backend,
+                    watch=named(watch, job.name),
+                    **judges(data),
+                )
+            if not missing and done < len(seeds):
+                # What is there may show more random seeds than these.
                 continue
-            donor = share(folder, job.settings, [out / other.name for other in jobs[: number - 1]])
-            begun = f", beginning with what {donor} has in common" if donor else ""
-            watch(Event("say", {"text": f"Run {number} of {len(jobs)}, {job.name}{begun}.", "level": "info"}))
-            told = named(watch, job.name)
-            align(str(data["seeds"]), out=folder, settings=job.settings, backend=backend, watch=told, **judges(data))
-        found = tally(study, out, places)
-        found |= iterations(study, out, places, found["arms"])
-        found["measures"] = measured(study, out, places, items, load, watch)
-        write_json(out / "comparison.json", found)
-        write_comparison(out)
+            so_far = [place for place in places if place.seed in seeds[:done]]
+            found = shown(with_seeds(study, seeds[:done]), out, so_far, items, load, watch)
+            # Runs load a model of their own, and two may not fit into memory.
+            let_go()
+            found["to_come"] = list(seeds[done:])
+            write_json(out / "comparison.json", found)
+            write_comparison(out)
+            if done < len(seeds):
+                said = f"Random seed {seed} is done, {len(seeds) - done} to come. So far: {out / 'comparison.html'}"
+                watch(Event("say", {"text": said, "level": "info"}))
+    return found
+
+
+def begin(job: Job, jobs: Sequence[Job], out: Path, watch: Watch) -> None:
+    """Begin a run with what an earlier one has in common with it, where there is such a one, and say so."""
+    number = jobs.index(job)
+    donor = share(out / job.name, job.settings, [out / other.name for other in jobs[:number]])
+    begun = f", beginning with what {donor} has in common" if donor else ""
+    watch(Event("say", {"text": f"Run {number + 1} of {len(jobs)}, {job.name}{begun}.", "level": "info"}))
+
+
+def with_seeds(study: Study, seeds: tuple[int, ...]) -> Study:
+    """Return the study as if it had these random seeds only."""
+    return replace(study, chosen=study.chosen.model_copy(update={"random_seeds": seeds}))
+
+
+def shown(
+    study: Study, out: Path, places: Sequence[Place], items: Sequence[Items], load: Load, watch: Watch
+) -> dict[str, Any]:
+    """Return what the runs of a study show, having measured what is missing."""
+    found = tally(study, out, places)
+    found |= iterations(study, out, places, found["arms"])
+    found["measures"] = measured(study, out, places, items, load, watch)
     return found
 
 

@@ -55,8 +55,8 @@ Load = Callable[[Settings], Backend]
 """Gives the model of an arm: loaded when something has to be measured, and again only for other settings of it."""
 
 
-def opening(make: Load, watch: Watch) -> tuple[Load, Callable[[], Embedder]]:
-    """Return how the model of an arm is loaded, and the embedder that came with the last one."""
+def opening(make: Load, watch: Watch) -> tuple[Load, Callable[[], Embedder], Callable[[], None]]:
+    """Return how the model of an arm is loaded, the embedder that came with the last one, and how both are let go."""
     held: list[tuple[str, Backend]] = []
 
     def load(settings: Settings) -> Backend:
@@ -69,7 +69,7 @@ def opening(make: Load, watch: Watch) -> tuple[Load, Callable[[], Embedder]]:
                 watch(Event("say", {"text": sentence, "level": "info"}))
         return held[0][1]
 
-    return load, lambda: held[0][1].embedder
+    return load, lambda: held[0][1].embedder, held.clear
 
 
 def set_aside(study: Study, out: Path, embedder: Callable[[], Embedder]) -> list[Items]:

@@ -63,11 +63,13 @@ def spread(values: Sequence[int]) -> str:
 def facts(found: Mapping[str, Any]) -> str:
     """Return what the numbers are made of, in a sentence or two."""
     judged = "test samples, by which nothing was chosen" if found["judged_by"] == "test" else "held-out samples"
-    seeds = count(len(found["random_seeds"]), "random seed")
+    seeds = f"{count(len(found['random_seeds']), 'random seed')} ({', '.join(map(str, found['random_seeds']))})"
+    # Older comparisons were written at the end alone.
+    seeds += f" so far, {len(found['to_come'])} to come" if found.get("to_come") else ""
     about = f"{found['about']} " if found["about"] else ""
     return about + (
         f"Negative log-likelihood per token of the reference answers, in nats; lower is better. {found['items']} "
-        f"{judged}; {seeds} ({', '.join(map(str, found['random_seeds']))}); model {found['model']}. A gain above zero "
+        f"{judged}; {seeds}; model {found['model']}. A gain above zero "
         f"is better than {label_of(found, found['against'])}; its {100 * found['confidence']:g} % interval draws items "
         "and random seeds again and again. Time is that of drafting and tuning, the mean over the random seeds."
     )

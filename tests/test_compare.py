@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import subprocess
+import sys
 import weakref
 from dataclasses import asdict
 from pathlib import Path
@@ -12,8 +14,9 @@ import pytest
 
 from isara import align
 from isara.api import Backend
-from isara.compare import compare, plan
+from isara.compare import compare, compare_part, plan
 from isara.errors import InputError, RunError, SettingsError
+from isara.lock import InUseError, locked
 from isara.report import write_comparison
 from isara.report.comparison import comparison_html, comparison_markdown
 from isara.rundir import records_in
@@ -246,6 +249,45 @@ def test_no_model_stays_in_memory_while_the_next_random_seed_begins(tmp_path):
     compare(study_in(tmp_path, SHORT), tmp_path / "out", backend=backend, watch=watch)
     assert len(made) > 2
     assert alive == []
+
+
+def test_processes_that_share_the_random_seeds_make_what_one_makes(tmp_path):
+    path, out = study_in(tmp_path, SHORT), tmp_path / "out"
+    words = [sys.executable, "-m", "isara", "compare", str(path), "--out", str(out), "--random-seed"]
+    both = [subprocess.Popen([*words, seed], stdout=subprocess.PIPE, text=True) for seed in ("1", "2")]
+    for process, seed in zip(both, ("1", "2"), strict=True):
+        said, _ = process.communicate(timeout=120)
+        assert process.returncode == 0
+        assert said.startswith(f"Made: random seed {seed}. Without --random-seed the same command")
+    assert not list(out.glob("comparison.*"))
+    assert {summary.parts[-3] for summary in out.rglob("summary.json")} == {"seed-1", "seed-2"}
+    told = []
+    found = compare(path, out, watch=lambda event: told.append(str(event.data.get("text"))))
+    assert not [text for text in told if text.startswith("Run ")]
+    (tmp_path / "alone").mkdir()
+    assert without_clock(found) == without_clock(made_in(tmp_path / "alone", SHORT))
+
+
+def test_runs_of_another_process_are_left_to_it(tmp_path):
+    path, out = study_in(tmp_path, SHORT), tmp_path / "out"
+    compare_part(path, out, [1])
+    # As if that one had been killed: nothing is taken over from what is not complete.
+    (summary,) = out.rglob("summary.json")
+    summary.unlink()
+    told = []
+    compare_part(path, out, [2], watch=lambda event: told.append(str(event.data.get("text"))))
+    (begun,) = [text for text in told if text.startswith("Run ")]
+    assert begun.startswith("Run 2 of 2, seed-2/")
+    assert "has in common" not in begun
+    with locked(out / "seed-1"), pytest.raises(InUseError, match=r"seed-1: in use by process \d+"):
+        compare(path, out)
+    assert compare(path, out)["random_seeds"] == [1, 2]
+
+
+def test_a_random_seed_that_the_study_has_not_is_refused(tmp_path):
+    with pytest.raises(SettingsError, match=r"random_seeds: 7 is not among them \(found: 1, 2\)"):
+        compare_part(study_in(tmp_path, SHORT), tmp_path / "out", [1, 7])
+    assert not (tmp_path / "out").exists()
 
 
 def test_arms_with_the_same_settings_are_one_run_and_baselines_have_none_of_their_own(tmp_path):

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from isara.api import Backend, align, choose_backend, read_inputs
-from isara.errors import InputError, RunError
+from isara.errors import InputError, RunError, SettingsError
 from isara.events import Event, Watch, named, quiet
 from isara.iterations import iterations
-from isara.lock import locked
+from isara.lock import locked, locked_soon
 from isara.measures import Items, Load, measured, opening, set_aside
 from isara.readers import Fields, read_seeds
 from isara.report import write_comparison
@@ -57,18 +57,8 @@ def compare(
         jobs, places = plan(study, fingerprint([read_json(out / "data" / "hash.json")]))
         seeds = study.chosen.random_seeds
         for done, seed in enumerate(seeds, start=1):
-            missing = [job for job in jobs if job.settings.seed == seed and not is_complete(out / job.name)]
-            for job in missing:
-                begin(job, jobs, out, watch)
-                align(
-                    str(data["seeds"]),
-                    out=out / job.name,
-                    settings=job.settings,
-                    backend=backend,
-                    watch=named(watch, job.name),
-                    **judges(data),
-                )
-            if not missing and done < len(seeds):
+            made = make_runs(jobs, seed, data, out, backend, watch)
+            if not made and done < len(seeds):
                 # What is there may show more random seeds than these.
                 continue
             so_far = [place for place in places if place.seed in seeds[:done]]
@@ -84,10 +74,65 @@ def compare(
     return found
 
 
+def compare_part(
+    study: Study | Path,
+    out: Path,
+    random_seeds: Sequence[int],
+    *,
+    backend: Callable[[Settings], Backend] | None = None,
+    watch: Watch = quiet,
+) -> None:
+    """
+    Make the runs of some of a study's random seeds, and show nothing: `compare` does, when all are made.
+
+    Several processes can do so at once, each with random seeds of its own; on several machines they need a disk in
+    common. Raises as `compare` does, and SettingsError for a random seed that the study has not.
+    """
+    study = load_study(study) if isinstance(study, Path) else study
+    strange = [seed for seed in random_seeds if seed not in study.chosen.random_seeds]
+    if strange:
+        found = ", ".join(map(str, study.chosen.random_seeds))
+        raise SettingsError(f"{study.path}: random_seeds: {strange[0]} is not among them (found: {found}).")
+    refuse_strangers(out)
+    # Begun together, each writes the same samples, one after the other.
+    with locked_soon(out):
+        data = samples_of(study, out / "data")
+        set_aside(study, out, opening(backend or choose_backend, watch)[1])
+        jobs, _ = plan(study, fingerprint([read_json(out / "data" / "hash.json")]))
+    for seed in random_seeds:
+        make_runs(jobs, seed, data, out, backend, watch)
+
+
+def make_runs(
+    jobs: Sequence[Job],
+    seed: int,
+    data: Mapping[str, Path],
+    out: Path,
+    backend: Callable[[Settings], Backend] | None,
+    watch: Watch,
+) -> bool:
+    """Make the runs of a random seed that are not made yet, and return whether there was one."""
+    with locked(out / f"seed-{seed}"):
+        missing = [job for job in jobs if job.settings.seed == seed and not is_complete(out / job.name)]
+        for job in missing:
+            begin(job, jobs, out, watch)
+            align(
+                str(data["seeds"]),
+                out=out / job.name,
+                settings=job.settings,
+                backend=backend,
+                watch=named(watch, job.name),
+                **judges(data),
+            )
+    return bool(missing)
+
+
 def begin(job: Job, jobs: Sequence[Job], out: Path, watch: Watch) -> None:
     """Begin a run with what an earlier one has in common with it, where there is such a one, and say so."""
     number = jobs.index(job)
-    donor = share(out / job.name, job.settings, [out / other.name for other in jobs[:number]])
+    # Another process may be at an earlier one.
+    donors = [out / other.name for other in jobs[:number] if is_complete(out / other.name)]
+    donor = share(out / job.name, job.settings, donors)
     begun = f", beginning with what {donor} has in common" if donor else ""
     watch(Event("say", {"text": f"Run {number + 1} of {len(jobs)}, {job.name}{begun}.", "level": "info"}))
 
@@ -120,7 +165,7 @@ def is_complete(folder: Path) -> bool:
     return path.exists() and read_json(path)["status"] == "complete"
 
 
-def judges(data: dict[str, Path]) -> dict[str, Any]:
+def judges(data: Mapping[str, Path]) -> dict[str, Any]:
     """Return the files of samples that judge."""
     return {part: str(data[part]) for part in ("heldout", "test") if part in data}
 

@@ -9,7 +9,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -17,6 +17,10 @@ from isara.errors import RunError
 
 _HOLDER = re.compile(r"process (\d+) on (\S+),")
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+
+
+class InUseError(RunError):
+    """Another process has the directory."""
 
 
 @contextmanager
@@ -52,13 +56,30 @@ def locked(run: Path) -> Iterator[str | None]:
                 stand_in.unlink(missing_ok=True)
 
 
+@contextmanager
+def locked_soon(run: Path, seconds: float = 60.0) -> Iterator[None]:
+    """Hold a directory that others hold for moments only, waiting for them; InUseError when it takes longer."""
+    until = time.monotonic() + seconds
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(locked(run))
+            except InUseError:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(min(0.1, seconds))
+            else:
+                break
+        yield
+
+
 def by_kernel(run: Path, file: TextIO) -> bool:
     """Take the kernel's lock; False where the file system has none. RunError: another process has it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         file.seek(0)
-        raise RunError(refusal(run, file.read().strip())) from error
+        raise InUseError(refusal(run, file.read().strip())) from error
     except OSError as error:
         if error.errno in _NO_LOCKS:
             return False
@@ -77,13 +98,13 @@ def by_file(run: Path) -> Path:
             holder = path.read_text(encoding="utf-8").strip()
             if not is_dead(holder):
                 words = f" If that process is gone, remove {path}."
-                raise RunError(refusal(run, holder) + words) from None
+                raise InUseError(refusal(run, holder) + words) from None
             path.unlink(missing_ok=True)
         except OSError as error:
             raise RunError(f"{path}: cannot be written ({error.strerror}). Give another --out.") from error
         else:
             return path
-    raise RunError(refusal(run, ""))
+    raise InUseError(refusal(run, ""))
 
 
 def this_process() -> str:

@@ -27,15 +27,31 @@ def compare(
         Optional[Path],  # noqa: UP045
         typer.Option("--data", help="A folder with the files that it names and that are not beside it."),
     ] = None,
+    random_seeds: Annotated[
+        Optional[list[int]],  # noqa: UP045
+        typer.Option(
+            "--random-seed",
+            help="Make the runs of this random seed of the study's and show nothing, so that several processes share "
+            "the work; without it, all is made and shown. Repeatable.",
+        ),
+    ] = None,
     sets: Sets = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
     """Compare arms with equal budgets over several random seeds; what they share is made once."""
     from isara.cli.work import watching
     from isara.compare import compare as run_study
+    from isara.compare import compare_part
     from isara.study import load_study
 
     study = load_study(config, list(sets or []), seeds=seeds, data=data)
+    if random_seeds:
+        with watching(quiet=quiet) as watch:
+            compare_part(study, out, random_seeds, watch=watch)
+        if not quiet:
+            made = ", ".join(map(str, random_seeds))
+            show(f"Made: random seed {made}. Without --random-seed the same command makes the others and shows all.")
+        return
     with watching(quiet=quiet) as watch:
         found = run_study(study, out, watch=watch)
     if not quiet:

@@ -264,6 +264,7 @@ def test_processes_that_share_the_random_seeds_make_what_one_makes(tmp_path):
     told = []
     found = compare(path, out, watch=lambda event: told.append(str(event.data.get("text"))))
     assert not [text for text in told if text.startswith("Run ")]
+    assert [text for text in told if text.startswith("Random seed 1 is done, 1 to come.")]
     (tmp_path / "alone").mkdir()
     assert without_clock(found) == without_clock(made_in(tmp_path / "alone", SHORT))
 

@@ -58,8 +58,8 @@ def compare(
         seeds = study.chosen.random_seeds
         for done, seed in enumerate(seeds, start=1):
             made = make_runs(jobs, seed, data, out, backend, watch)
-            if not made and done < len(seeds):
-                # What is there may show more random seeds than these.
+            if not made and done < len(seeds) and seeds_shown(out) >= done:
+                # A page that may show more random seeds is not written over.
                 continue
             so_far = [place for place in places if place.seed in seeds[:done]]
             found = shown(with_seeds(study, seeds[:done]), out, so_far, items, load, watch)
@@ -72,6 +72,12 @@ def compare(
                 said = f"Random seed {seed} is done, {len(seeds) - done} to come. So far: {out / 'comparison.html'}"
                 watch(Event("say", {"text": said, "level": "info"}))
     return found
+
+
+def seeds_shown(out: Path) -> int:
+    """Return how many random seeds the page of a study shows; none where there is no page yet."""
+    path = out / "comparison.json"
+    return len(read_json(path)["random_seeds"]) if path.exists() else 0
 
 
 def compare_part(

@@ -19,6 +19,8 @@ import pytest
 # Before anything loads torch. Threads that spin at barriers crawl as soon as anything else runs on the machine, and
 # workers that run side by side have a core each.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Read once, as huggingface_hub is loaded, which collecting the tests may do before any fixture.
+os.environ["HF_HUB_OFFLINE"] = "1"
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -138,7 +138,6 @@ def home(tmp_path_factory):
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         patch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
         patch.setenv("HF_HOME", str(folder / "huggingface"))
-        patch.setenv("HF_HUB_OFFLINE", "1")
         for name in ("COLUMNS", "NO_COLOR", "FORCE_COLOR"):
             patch.delenv(name, raising=False)
         yield folder

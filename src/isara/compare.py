@@ -16,6 +16,7 @@ from isara.events import Event, Watch, named, quiet
 from isara.iterations import iterations
 from isara.lock import locked, locked_soon
 from isara.measures import Items, Load, measured, opening, set_aside
+from isara.protocols import Embedder
 from isara.readers import Fields, read_seeds
 from isara.report import write_comparison
 from isara.rundir import fingerprint, read_json, write_json, write_jsonl
@@ -51,10 +52,8 @@ def compare(
     study = load_study(study) if isinstance(study, Path) else study
     refuse_strangers(out)
     with locked(out):
-        data = samples_of(study, out / "data")
         load, embedder, let_go = opening(backend or choose_backend, watch)
-        items = set_aside(study, out, embedder)
-        jobs, places = plan(study, fingerprint([read_json(out / "data" / "hash.json")]))
+        data, items, jobs, places = prepared(study, out, embedder)
         seeds = study.chosen.random_seeds
         for done, seed in enumerate(seeds, start=1):
             made = make_runs(jobs, seed, data, out, backend, watch)
@@ -102,11 +101,19 @@ def compare_part(
     refuse_strangers(out)
     # Begun together, each writes the same samples, one after the other.
     with locked_soon(out):
-        data = samples_of(study, out / "data")
-        set_aside(study, out, opening(backend or choose_backend, watch)[1])
-        jobs, _ = plan(study, fingerprint([read_json(out / "data" / "hash.json")]))
+        _, embedder, _ = opening(backend or choose_backend, watch)
+        data, _, jobs, _ = prepared(study, out, embedder)
     for seed in random_seeds:
         make_runs(jobs, seed, data, out, backend, watch)
+
+
+def prepared(
+    study: Study, out: Path, embedder: Callable[[], Embedder]
+) -> tuple[dict[str, Path], list[Items], list[Job], list[Place]]:
+    """Write what all runs of a study have in common; return its samples, further items, runs, and where arms are."""
+    data = samples_of(study, out / "data")
+    items = set_aside(study, out, embedder)
+    return data, items, *plan(study, fingerprint([read_json(out / "data" / "hash.json")]))
 
 
 def make_runs(

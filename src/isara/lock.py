@@ -67,7 +67,7 @@ def locked_soon(run: Path, seconds: float = 60.0) -> Iterator[None]:
             except InUseError:
                 if time.monotonic() >= until:
                     raise
-                time.sleep(min(0.1, seconds))
+                time.sleep(0.1)
             else:
                 break
         yield

@@ -38,7 +38,7 @@ def open_engine(checkpoint: Checkpoint, settings: Settings) -> Engine:
         number_format = str(found.model.dtype).removeprefix("torch.")
         small = in_8_bits(wanted)
         why = f"Engine: OpenVINO on cpu in {number_format}{', weights in 8 bits' if small else ''} ({found.why})."
-        if small != "faster":
+        if not small or wanted.weights == "int8":
             return Engine(found.model, "openvino", why)
         # Asked for, it is among the settings; chosen here, another machine might choose otherwise when it goes on.
         return Engine(found.model, "openvino", why, (EIGHT_BITS,), {"weights": "int8"})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
@@ -50,9 +49,7 @@ def consider(checkpoint: Checkpoint, wanted: ModelSettings) -> Considered:
             raise SettingsError(f"model.engine: 'openvino' is not installed. {INSTALL}, or: {CURE}")
         return Considered(None, f"OpenVINO, which is faster on a CPU, is not installed. {INSTALL}")
     try:
-        model = OpenVinoModel(
-            checkpoint, dtype=wanted.dtype, batch_tokens=wanted.batch_tokens, int8=in_8_bits(wanted) is not None
-        )
+        model = OpenVinoModel(checkpoint, dtype=wanted.dtype, batch_tokens=wanted.batch_tokens, int8=in_8_bits(wanted))
     except BackendError as error:
         if asked:
             raise
@@ -60,15 +57,15 @@ def consider(checkpoint: Checkpoint, wanted: ModelSettings) -> Considered:
     return Considered(model, "asked for" if asked else "installed, and faster than transformers on a CPU")
 
 
-def in_8_bits(wanted: ModelSettings) -> Literal["asked for", "faster"] | None:
+def in_8_bits(wanted: ModelSettings) -> bool:
     """
-    Return why the weights are to be in 8 bits on OpenVINO; None where they are not.
+    Whether the weights are to be in 8 bits on OpenVINO: asked for, or left open where that is the faster choice.
 
-    Left open, they are where the CPU has products of 8 bits and none of bfloat16, unless a number format is asked for:
-    a round and its teachers are as good so (docs/log.md has two domains), and take half the time.
+    It is where the CPU has products of 8 bits and none of bfloat16, unless a number format is asked for: a round and
+    its teachers are as good so (docs/log.md has two domains), and take half the time.
     """
     if wanted.weights != "auto":
-        return "asked for" if wanted.weights == "int8" else None
+        return wanted.weights == "int8"
     has = torch.cpu.get_capabilities()
     in_float32 = wanted.dtype == "auto" and choose_dtype("auto", torch.device("cpu")) == torch.float32
-    return "faster" if in_float32 and (has.get("avx512_vnni") or has.get("avx_vnni")) else None
+    return in_float32 and bool(has.get("avx512_vnni") or has.get("avx_vnni"))

@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STUDIES = $(patsubst configs/%.toml,%,$(wildcard configs/evidence-*.toml))
 export HF_HUB_OFFLINE = 1
 
-.PHONY: help setup demo test test-fast test-real test-browser check bench evidence soak chaos clean fuzz audit
+.PHONY: help setup demo test test-fast check bench evidence soak chaos fuzz audit clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -28,7 +28,7 @@ demo: setup  ## teach the 135M model the shipped support desk; ends with runs/de
 
 test: setup  ## all tests: the fast and the slow ones, then the real 135M model and the report page in a browser
 	$(BIN)/python -m pytest --numprocesses 2 -m "not real and not browser"
-	$(BIN)/python -m pytest -m "real or browser"
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "real or browser"
 
 test-fast: setup  ## half a minute: no torch, no network
 	$(BIN)/python -m pytest --numprocesses 2 -m "not real and not browser and not slow"

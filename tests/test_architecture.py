@@ -28,7 +28,7 @@ errors settings samples protocols events tokenizer postings approximate stats et
 prefixes vectors values turning
 rouge
 neighbours
-config fields prompts retrieve rundir lock filter diversity symptoms topics scripted console
+config fields prompts retrieve rundir lock filter gate diversity symptoms topics scripted console
 digests targetfiles
 textfiles columns picking stage drafted study heldout manifest replay lineage likeness advice testing report backends
 passages readers context sharing tally generate summary doctor seal

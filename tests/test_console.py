@@ -226,7 +226,7 @@ def summary():
     return {
         "best": "round-1",
         "verdict": ["Round 1 is better than the seeds alone.", "It gains 0.1 nats per token."],
-        "stopped": "Stopped after round 2: it did not help.",
+        "stopped": "Stopped after round 2: it was not kept.",
         "heldout": {
             "n": 16,
             "source": "split",
@@ -274,7 +274,7 @@ def test_the_summary_says_the_verdict_first_and_then_every_arm():
     )
     assert row(lines, "round-2\\x1b[31m")[0] == ["1.950", "–", "-0.050"]
     assert row(lines, "round-3")[0] == ["1.970", "–", "–", "not", "kept"]
-    assert lines[-1] == "Stopped after round 2: it did not help."
+    assert lines[-1] == "Stopped after round 2: it was not kept."
 
 
 def test_a_test_set_gets_a_table_of_its_own():

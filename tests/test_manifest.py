@@ -65,6 +65,7 @@ FIRST_STALE = {
     "gate.keep": "round-1",
     "gate.pool": "round-1",
     "gate.min_gain": "round-1",
+    "gate.standard_errors": "round-1",
     "gate.patience": "round-1",
     "gate.generator": "round-1",
     "gate.confidence": None,

@@ -178,6 +178,26 @@ def test_test_samples_give_the_verdict_where_there_are_any(tmp_path):
     assert (found["test"]["n"], found["test"]["source"], found["heldout"]["n"]) == (17, "exam.jsonl", 16)
 
 
+@pytest.mark.parametrize(
+    ("kept", "why", "said"),
+    [
+        ([], None, "tuning on the seeds alone all the same: the held-out samples decide, and round 1 was not kept."),
+        ([], "The gate's own sentence.", "tuning on the seeds alone all the same: the held-out samples decide, and The"),
+        ([1], None, "tuning on the seeds alone all the same: the held-out samples decide, and by them it is ahead of "),
+    ],
+)
+def test_a_winner_that_is_not_the_result_has_the_reason_beside_it(tmp_path, kept, why, said):
+    arms = baselines(2.0, 1.8, 1.7) | {"round-1": around(1.75, phase=3)}
+    test = baselines(2.1, 1.9, 1.8) | {"round-1": around(1.6, phase=3)}
+    make(tmp_path, arms, kept=kept, test=test)
+    path = tmp_path / "round-1" / "round.json"
+    write_json(path, json.loads(path.read_text(encoding="utf-8")) | ({"why": why} if why else {}))
+    found = summarise(tmp_path)
+    assert found["best"] == "seeds-only"
+    assert found["verdict"][0].startswith("Round 1 wins")
+    assert found["verdict"][-2].startswith(f"The result is {said}")
+
+
 def test_signs_of_collapse_are_part_of_the_verdict(tmp_path):
     arms = baselines(2.0, 1.8, 1.7) | {"round-1": around(1.4, phase=3)}
     make(tmp_path, arms, kept=[1])
@@ -260,8 +280,8 @@ def test_where_the_held_out_samples_came_from_is_told(tmp_path):
     ("kept", "asked", "patience", "status", "stopped"),
     [
         ((1, 2), 2, 1, "complete", "All 2 rounds asked for were run."),
-        ((1,), 2, 1, "complete", "Stopped after round 2: it did not help."),
-        ((), 4, 2, "complete", "Stopped after round 2: the last 2 rounds did not help."),
+        ((1,), 2, 1, "complete", "Stopped after round 2: it was not kept."),
+        ((), 4, 2, "complete", "Stopped after round 2: the last 2 rounds were not kept."),
         ((1,), 4, 2, "running", "The run has not ended."),
         ((1, 2), 4, 1, "running", "The run has not ended."),
         ((2,), 4, 1, "running", "The run has not ended."),

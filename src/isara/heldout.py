@@ -135,10 +135,15 @@ def write_scores(
     write_jsonl(folder / "answers.jsonl", judge.answer(model, samples, vectors, retrieved=retrieved))
 
 
-def mean_nll(folder: Path, field: str = "nll") -> float:
-    """Return an arm's mean held-out NLL per token, each sample counted once; RunError where the scores are gone."""
+def nlls(folder: Path, field: str = "nll") -> list[float]:
+    """Return an arm's NLL per token of each held-out sample, in nats; RunError where the scores are gone."""
     path = folder / "heldout.jsonl"
-    values = [record[field] for record in records_in(path)]
+    values = [float(record[field]) for record in records_in(path)]
     if not values:
         raise RunError(f"{path}: no scores here. {remedy(path)}")
-    return float(np.mean(values))
+    return values
+
+
+def mean_nll(folder: Path, field: str = "nll") -> float:
+    """Return the mean of `nlls`, each sample counted once."""
+    return float(np.mean(nlls(folder, field)))

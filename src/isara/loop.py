@@ -20,8 +20,9 @@ from isara.drafted import Drafted
 from isara.errors import GenerationError
 from isara.events import Event
 from isara.filter import FUNNEL, Sieve
+from isara.gate import decide
 from isara.generate import Draft
-from isara.heldout import mean_nll, write_scores
+from isara.heldout import mean_nll, nlls, write_scores
 from isara.neighbours import Neighbours
 from isara.plan import plan
 from isara.protocols import Model
@@ -52,7 +53,7 @@ def run_loop(run: Run) -> None:
 
 
 def rounds(run: Run) -> None:
-    """Run rounds until the last allowed one, or until `gate.patience` of them in a row did not help."""
+    """Run rounds until the last allowed one, or until `gate.patience` of them in a row were not kept."""
     pool, kept_arms, failures = run.pool, ["seeds-only"], 0
     accepted: list[Sample] = []
     taught: list[Path] = []
@@ -66,7 +67,8 @@ def rounds(run: Run) -> None:
         beside = kept_arms[1:] if run.settings.train.average else ()
         train_arm(run, arm, [*accepted, *drafted.kept], targets, start=start_of(run, kept_arms), beside=beside)
         judge_arm(run, arm, finish=False)
-        kept, why = gate(run, arm, before)
+        scores = (nlls(run.folder / before), nlls(run.folder / arm))
+        kept, why = decide(*scores, (before, arm), run.settings.gate)
         if kept or run.settings.gate.keep == "all":
             if run.settings.gate.pool == "grown":
                 pool = pool.grown(drafted.kept, drafted.vectors)
@@ -76,8 +78,8 @@ def rounds(run: Run) -> None:
         failures = 0 if kept else failures + 1
         finish_round(run, number, generator, drafted, pool, kept=kept, why=why)
         if failures >= run.settings.gate.patience and number < run.settings.rounds:
-            helped = "it did not help" if failures == 1 else f"{failures} rounds in a row did not help"
-            run.say(f"Stopped after round {number}: {helped}.")
+            which = "it was" if failures == 1 else f"the last {failures} rounds were"
+            run.say(f"Stopped after round {number}: {which} not kept.")
             skip_after(run, number)
             return
 
@@ -106,17 +108,6 @@ def start_of(run: Run, kept_arms: Sequence[str]) -> Path | None:
     if run.settings.train.start == "seeds":
         return run.adapter("seeds-only")
     return run.adapter(min(kept_arms, key=lambda arm: mean_nll(run.folder / arm)))
-
-
-def gate(run: Run, arm: str, before: str) -> tuple[bool, str]:
-    """Decide whether a round is kept, and say why in a sentence."""
-    now, then = mean_nll(run.folder / arm), mean_nll(run.folder / before)
-    gain = then - now
-    kept = gain > run.settings.gate.min_gain
-    name = {"base": "the untouched model", "seeds-only": "tuning on the seeds alone"}.get(before, before)
-    verb = "lowers" if gain > 0 else "raises" if gain < 0 else "does not change"
-    why = f"{arm} {verb} the held-out NLL per token of {name} ({then:.3f}) to {now:.3f}"
-    return kept, why + (": kept." if kept else ": not kept.")
 
 
 def draft(run: Run, number: int, generator: str, pool: Pool) -> Drafted:

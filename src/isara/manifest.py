@@ -27,6 +27,7 @@ _FIRST_STALE = {
     "target": "round-1",
     "filter": "round-1",
     "gate.min_gain": "round-1",
+    "gate.standard_errors": "round-1",
     "gate.patience": "round-1",
     "gate.generator": "round-1",
     "gate.keep": "round-1",

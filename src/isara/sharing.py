@@ -21,6 +21,7 @@ AFTER_TRAINING = frozenset(
     {
         "rounds",
         "gate.min_gain",
+        "gate.standard_errors",
         "gate.patience",
         "gate.generator",
         "gate.keep",

@@ -81,6 +81,12 @@ def mean_interval(values: Numbers, *, confidence: float = 0.95, seed: int = 0, d
     return Interval(mean, low, high, len(data))
 
 
+def standard_error(values: Numbers) -> float | None:
+    """Return the standard error of a mean, `s / sqrt(n)` with n - 1 in `s`; None for fewer than two values."""
+    data = _finite(values, "values")
+    return float(np.std(data, ddof=1)) / math.sqrt(len(data)) if len(data) > 1 else None
+
+
 def compare(
     against: Numbers,
     arm: Numbers,
@@ -286,10 +292,8 @@ def _sign_flip(differences: Floats, seed: int) -> float:
 
 
 def _smallest_effect(differences: Floats, confidence: float) -> float | None:
-    n = len(differences)
-    if n < 2:
-        return None
-    return _detectable(n, confidence) * float(np.std(differences, ddof=1)) / math.sqrt(n)
+    error = standard_error(differences)
+    return None if error is None else _detectable(len(differences), confidence) * error
 
 
 @functools.cache

@@ -107,8 +107,8 @@ def stopped(rounds: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], *,
         return "The run has not ended."
     failures = failures_at_end(rounds)
     if failures >= settings["gate"]["patience"]:
-        which = "it" if failures == 1 else f"the last {failures} rounds"
-        return f"Stopped after round {len(rounds)}: {which} did not help."
+        which = "it was" if failures == 1 else f"the last {failures} rounds were"
+        return f"Stopped after round {len(rounds)}: {which} not kept."
     if not rounds:
         return "No round was asked for."
     return f"All {len(rounds)} rounds asked for were run." if len(rounds) > 1 else "The 1 round asked for was run."
@@ -191,7 +191,7 @@ def verdict(
     said = [winner(judged, rounds)]
     if best is not None and best != "base":
         said += [words(judged, best, against) for against in ("base", "seeds-only", "retrieved") if against != best]
-    said += [keeps(best, winning=winning_arm(judged))]
+    said += [keeps(best, winning_arm(judged), rounds)]
     if test is None:
         said.append(
             f"These {heldout['n']} held-out samples also chose the training steps and the round, so they flatter what "
@@ -256,13 +256,13 @@ def winning_arm(judged: Mapping[str, Any]) -> str:
     return str(min(judged["arms"], key=lambda row: row["mean"])["arm"])
 
 
-def keeps(best: str | None, *, winning: str) -> str:
-    """Say which weights are the result, and why they are not the winner's where a round won and was not kept."""
-    if winning.startswith("round-") and winning != best:
-        return (
-            f"The result is {label(best or 'base')} all the same: the gate decides by the held-out samples and by "
-            f"gate.min_gain, and did not keep {label(winning)}."
-        )
+def keeps(best: str | None, winning: str, rounds: Sequence[Mapping[str, Any]]) -> str:
+    """Say which weights are the result, and why they are not the winner's where a round won and is not the result."""
+    won = next((entry for entry in rounds if winning == f"round-{entry['round']}"), None)
+    if won is not None and winning != best:
+        ahead = f"by them it is ahead of {label(winning)}."
+        found = ahead if won["kept"] else won.get("why", f"{label(winning)} was not kept.")
+        return f"The result is {label(best or 'base')} all the same: the held-out samples decide, and {found}"
     if best in (None, "base"):
         return "The result is the untouched model: no tuned weights were better on the held-out samples."
     return f"The result is {label(str(best))}: its weights are in {best}/adapter."

@@ -182,7 +182,11 @@ def test_test_samples_give_the_verdict_where_there_are_any(tmp_path):
     ("kept", "why", "said"),
     [
         ([], None, "tuning on the seeds alone all the same: the held-out samples decide, and round 1 was not kept."),
-        ([], "The gate's own sentence.", "tuning on the seeds alone all the same: the held-out samples decide, and The"),
+        (
+            [],
+            "The gate's own sentence.",
+            "tuning on the seeds alone all the same: the held-out samples decide, and The",
+        ),
         ([1], None, "tuning on the seeds alone all the same: the held-out samples decide, and by them it is ahead of "),
     ],
 )

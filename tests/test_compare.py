@@ -15,11 +15,13 @@ import pytest
 from isara import align
 from isara.api import Backend
 from isara.compare import compare, compare_part, plan
+from isara.config import load
 from isara.errors import InputError, RunError, SettingsError
 from isara.lock import InUseError, locked
 from isara.report import write_comparison
 from isara.report.comparison import comparison_html, comparison_markdown
 from isara.rundir import records_in
+from isara.sharing import share
 from isara.stats import crossed
 from isara.study import OVERRIDES, load_study
 from isara.testing import HashEmbedder, ScriptedModel, ScriptedTrainer
@@ -134,6 +136,32 @@ def test_what_is_shared_is_what_a_run_of_its_own_would_have_made(made, tmp_path)
         data = {part: str(out / "data" / f"{part}.jsonl") for part in ("heldout", "test")}
         align(str(out / "data" / "seeds.jsonl"), out=tmp_path / name, settings=settings, **data)
         assert contents(tmp_path / name) == contents(out / run["run"]), name
+
+
+@pytest.mark.parametrize(
+    ("gate", "shared"),
+    [
+        ("gate.keep='all', gate.patience=2", 3),
+        ("gate.keep='better'", 2),
+        ("gate.standard_errors=100", 1),
+        ("gate.keep='all', gate.standard_errors=100", 1),
+        ("gate.keep='all', gate.standard_errors=100, gate.patience=2", 2),
+        ("gate.pool='seeds'", 1),
+    ],
+)
+def test_rounds_are_shared_as_long_as_both_gates_go_on(made, tmp_path, gate, shared):
+    """A gate that keeps nothing ends a run after as many rounds as it has patience, even where it goes on with all."""
+    donor, data = tmp_path / "seed-1" / "donor", made[0] / "data"
+    common = ["rounds=3", "model.name='scripted'", "target.batch=8", "target.accepted=6", "train.epochs=2", "seed=1"]
+    judging = {"heldout": str(data / "heldout.jsonl"), "test": str(data / "test.jsonl")}
+    align(str(data / "seeds.jsonl"), out=donor, settings=[*common, "gate.keep='all'", "gate.patience=100"], **judging)
+    settings = load(None, [*common, *gate.split(", ")])
+    folder = tmp_path / "seed-1" / "other"
+    assert share(folder, settings, [donor]) == "donor"
+    assert sorted(entry.name for entry in folder.glob("round-*")) == [f"round-{n}" for n in range(1, shared + 1)]
+    for run in (folder, tmp_path / "alone"):
+        align(str(data / "seeds.jsonl"), out=run, settings=settings, **judging)
+    assert contents(folder) == contents(tmp_path / "alone")
 
 
 def test_a_draft_that_noted_more_or_fewer_tokens_is_not_shared(tmp_path):

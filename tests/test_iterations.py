@@ -121,7 +121,8 @@ def test_every_arm_of_several_rounds_is_shown_and_no_other(made):
 
 def test_rounds_that_the_gate_spared_some_random_seed_are_left_out(tmp_path):
     text = STUDY[: STUDY.index("[arms]")].replace("[1, 2]", "[3, 4]") + (
-        "[arms]\nseeds = {kind = 'seeds'}\nkept = {kind = 'kept', set = ['gate.patience=2']}\n"
+        "[arms]\nseeds = {kind = 'seeds'}\n"
+        "kept = {kind = 'kept', set = ['gate.patience=2', 'gate.standard_errors=0']}\n"
     )
     out = tmp_path / "out"
     found = compare(study_in(tmp_path, text), out)

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from isara.config import changes
+from isara.gate import decide
+from isara.heldout import mean_nll, nlls
 from isara.manifest import ARMS, stale
 from isara.rundir import Events, read_json, steps_in, write_bytes, write_json
 from isara.settings import Settings
@@ -17,19 +19,18 @@ _ORDER = (*ARMS, "round-1")
 _RECORDED = ("targets", "teacher")
 _AFTER_DRAFTING = frozenset(f"train.{name}" for name in (*_RECORDED, "seed_share", "start", "round_steps"))
 """Settings that have no part in what the first round drafts, nor in the baselines."""
-AFTER_TRAINING = frozenset(
+_OF_THE_GATE = frozenset(
     {
         "rounds",
         "gate.min_gain",
         "gate.standard_errors",
         "gate.patience",
-        "gate.generator",
         "gate.keep",
-        "gate.pool",
         "gate.confidence",
-        "train.average",
     }
 )
+"""Settings that have a part in whether a round is gone on with, and none in how it is made."""
+AFTER_TRAINING = _OF_THE_GATE | {"gate.generator", "gate.pool", "train.average"}
 """Settings that have no part in the first round's training either."""
 _SIZE = frozenset({"target.accepted"})
 """Says when the first round stops drafting, and has no part in what it drafts until then."""
@@ -82,6 +83,8 @@ def share(folder: Path, settings: Settings, donors: Sequence[Path]) -> str | Non
     scratch.mkdir(parents=True)
     left_out = _CONCLUDED if same_targets(read_json(donor / "manifest.json"), wanted) else (*_CONCLUDED, "targets")
     stages = [stage for arm in arms for stage in copy_arm(donor, scratch, arm, left_out)]
+    if "trained" in arms:
+        stages += [stage for number in later_rounds(donor, settings) for stage in copy_round(donor, scratch, number)]
     events = Events(scratch / "events.jsonl")
     for event in Events(donor / "events.jsonl").read():
         if event.get("kind") == "stage" and event.get("name") in stages:
@@ -108,6 +111,35 @@ def common(old: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[str, ...]
         return (*whole, "drafted")
     more = old["settings"]["target"]["accepted"] < wanted["settings"]["target"]["accepted"]
     return (*whole, "begun") if more and names <= AFTER_TRAINING | _AFTER_DRAFTING | _SIZE else whole
+
+
+def later_rounds(donor: Path, settings: Settings) -> range:
+    """
+    Return which of a run's rounds after the first another makes in the same way.
+
+    Those as long as both went on with every round before: with any round, or with those that their gates kept.
+    """
+    manifest = read_json(donor / "manifest.json")
+    names = {change.name for change in changes(manifest["settings"], settings.model_dump(mode="json"))}
+    most = settings.rounds if names <= _OF_THE_GATE else 1
+    number, arms, failures = 1, ["base", "seeds-only"], 0
+    while number < most and (donor / f"round-{number + 1}" / "done.json").exists():
+        arm, before = f"round-{number}", min(arms, key=lambda name: mean_nll(donor / name))
+        kept, _ = decide(nlls(donor / before), nlls(donor / arm), (before, arm), settings.gate)
+        failures = 0 if kept else failures + 1
+        here = kept or settings.gate.keep == "all"
+        there = read_json(donor / arm / "round.json")["kept"] or manifest["settings"]["gate"]["keep"] == "all"
+        if not (here and there) or failures >= settings.gate.patience:
+            break
+        number, arms = number + 1, [*arms, arm]
+    return range(2, number + 1)
+
+
+def copy_round(donor: Path, to: Path, number: int) -> list[str]:
+    """Copy a whole round but for what was decided of it; returns the stages that made it."""
+    name = f"round-{number}"
+    shutil.copytree(donor / name, to / name, ignore=shutil.ignore_patterns(*_CONCLUDED))
+    return [f"draft-{number}", f"targets-{number}", f"train-{name}", f"score-{name}"]
 
 
 def goes_on(donor: Path) -> bool:

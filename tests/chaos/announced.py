@@ -27,7 +27,7 @@ STAGES = (
     (Draft, "scored", "scoring"),
     (isara.loop, "write_scores", "scoring"),
     (isara.loop, "train_arm", "training"),
-    (isara.loop, "gate", "gating"),
+    (isara.loop, "decide", "gating"),
     (isara.loop, "finish_round", "gating"),
     (isara.api, "write_report", "reporting"),
     (isara.api, "seal", "reporting"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import shutil
 import subprocess
 import sys
 import weakref
@@ -20,7 +21,7 @@ from isara.errors import InputError, RunError, SettingsError
 from isara.lock import InUseError, locked
 from isara.report import write_comparison
 from isara.report.comparison import comparison_html, comparison_markdown
-from isara.rundir import records_in
+from isara.rundir import Events, records_in
 from isara.sharing import share
 from isara.stats import crossed
 from isara.study import OVERRIDES, load_study
@@ -206,10 +207,27 @@ def counting(settings):
 def without_clock(found):
     text = json.dumps(found)
     plain = json.loads(text)
+    del plain["spent"]
     for arm in plain["arms"]:
         for run in arm["runs"]:
             del run["seconds"]
     return plain
+
+
+def test_the_time_of_all_runs_is_told_once_each_has_a_note_of_it(made, tmp_path):
+    out = Path(shutil.copytree(made[0], tmp_path / "out"))
+    path = study_in(tmp_path, STUDY)
+    notes = [event for event in Events(out / "events.jsonl").read() if event["kind"] == "spent"]
+    runs = {run["run"] for arm in made[1]["arms"] for run in arm["runs"]}
+    assert {note["name"] for note in notes} == runs
+    assert made[1]["spent"] == pytest.approx(sum(note["seconds"] for note in notes), abs=0.1)
+    Events(out / "events.jsonl").add("spent", name=notes[0]["name"], seconds=7200.0)
+    found = compare(path, out)
+    assert found["spent"] == pytest.approx(made[1]["spent"] + 7200, abs=0.2)
+    assert "All runs and measures took 2 h 0" in (out / "comparison.md").read_text(encoding="utf-8")
+    (out / "events.jsonl").unlink()
+    assert compare(path, out)["spent"] is None
+    assert "of computing" not in (out / "comparison.md").read_text(encoding="utf-8")
 
 
 def test_a_study_goes_on_where_it_stopped_and_does_nothing_twice(made, tmp_path, monkeypatch):
@@ -221,6 +239,8 @@ def test_a_study_goes_on_where_it_stopped_and_does_nothing_twice(made, tmp_path,
     monkeypatch.setattr(Counting, "fail_at", -1)
     found = compare(path, tmp_path / "out", backend=counting)
     assert without_clock(found) == without_clock(made[1])
+    broken_off = [event["name"] for event in Events(tmp_path / "out" / "events.jsonl").read()]
+    assert len(broken_off) == len(set(broken_off)) + 1
     before = Counting.completed
     assert compare(path, tmp_path / "out", backend=counting) == found
     assert Counting.completed == before

@@ -15,7 +15,7 @@ from isara.errors import InputError, RunError, SettingsError
 from isara.events import Event, Watch, named, quiet
 from isara.iterations import iterations
 from isara.lock import locked, locked_soon
-from isara.measures import Items, Load, measured, opening, set_aside
+from isara.measures import Items, Load, measured, opening, set_aside, weights_of
 from isara.protocols import Embedder
 from isara.readers import Fields, read_seeds
 from isara.report import write_comparison
@@ -23,6 +23,7 @@ from isara.rundir import fingerprint, read_json, write_json, write_jsonl
 from isara.samples import Sample
 from isara.settings import Settings
 from isara.sharing import same_baselines, share
+from isara.spent import spending, spent
 from isara.study import LAST_ROUND, Arm, Study, Take, load_study
 from isara.tally import Place, tally
 
@@ -129,14 +130,15 @@ def make_runs(
         missing = [job for job in jobs if job.settings.seed == seed and not is_complete(out / job.name)]
         for job in missing:
             begin(job, jobs, out, watch)
-            align(
-                str(data["seeds"]),
-                out=out / job.name,
-                settings=job.settings,
-                backend=backend,
-                watch=named(watch, job.name),
-                **judges(data),
-            )
+            with spending(out, job.name):
+                align(
+                    str(data["seeds"]),
+                    out=out / job.name,
+                    settings=job.settings,
+                    backend=backend,
+                    watch=named(watch, job.name),
+                    **judges(data),
+                )
     return bool(missing)
 
 
@@ -162,6 +164,9 @@ def shown(
     found = tally(study, out, places)
     found |= iterations(study, out, places, found["arms"])
     found["measures"] = measured(study, out, places, items, load, watch)
+    made = [place.run for place in places]
+    made += [f"{some.folder}/{each.name}" for some in items for each in weights_of(study, out, places).values()]
+    found["spent"] = spent(out, sorted(set(made)))
     return found
 
 

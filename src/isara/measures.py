@@ -20,6 +20,7 @@ from isara.protocols import Embedder
 from isara.rundir import fingerprint, records_in, snapshot, write_jsonl
 from isara.samples import read_jsonl
 from isara.settings import Settings
+from isara.spent import spending
 from isara.study import MeasureSettings, Part, Study
 from isara.tally import Place, arm_at, beside, judging_file, means_of, pairs, rounds_of
 
@@ -186,9 +187,10 @@ def perform(all_items: Sequence[Items], weights: Iterable[Weights], out: Path, l
         for items in missing:
             folder = out / items.folder / each.name
             # Nothing here was complete, so what another version of the model began is no loss.
-            settle(folder, request(items.benchmark, subject, made), force=True)
-            rows = collect(folder / each.arm, each.arm, items.benchmark, model, named(watch, each.name))
-            conclude(folder, items.benchmark, {each.arm: rows}, subject)
+            with spending(out, f"{items.folder}/{each.name}"):
+                settle(folder, request(items.benchmark, subject, made), force=True)
+                rows = collect(folder / each.arm, each.arm, items.benchmark, model, named(watch, each.name))
+                conclude(folder, items.benchmark, {each.arm: rows}, subject)
 
 
 def is_measured(folder: Path, arm: str) -> bool:

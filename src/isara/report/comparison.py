@@ -72,6 +72,7 @@ def facts(found: Mapping[str, Any]) -> str:
         f"{judged}; {seeds}; model {found['model']}. A gain above zero "
         f"is better than {label_of(found, found['against'])}; its {100 * found['confidence']:g} % interval draws items "
         "and random seeds again and again. Time is that of drafting and tuning, the mean over the random seeds."
+        + (f" All runs and measures took {duration(found['spent'])} of computing." if found.get("spent") else "")
     )
 
 

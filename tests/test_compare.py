@@ -16,7 +16,7 @@ import pytest
 from isara import align
 from isara.api import Backend
 from isara.compare import compare, compare_part, plan
-from isara.config import load
+from isara.config import load, load_over
 from isara.errors import InputError, RunError, SettingsError
 from isara.lock import InUseError, locked
 from isara.report import write_comparison
@@ -163,6 +163,34 @@ def test_rounds_are_shared_as_long_as_both_gates_go_on(made, tmp_path, gate, sha
     for run in (folder, tmp_path / "alone"):
         align(str(data / "seeds.jsonl"), out=run, settings=settings, **judging)
     assert contents(folder) == contents(tmp_path / "alone")
+
+
+@pytest.mark.parametrize(
+    ("sets", "shared"),
+    [
+        (["filter.gain=-1000", "filter.copied=1.0"], True),
+        (["filter.gain=-1000", "train.seed_share=0.25"], "drafted"),
+        (["filter.common=1.0", "filter.answer_words_max=250"], True),
+        (["filter.confidence=2.0"], False),
+        (["filter.confidence=1000"], False),
+        (["filter.question_words_max=12"], False),
+        (["filter.rouge=1.0"], False),
+    ],
+)
+def test_a_rule_that_drops_nothing_with_either_threshold_has_no_part_in_a_round(made, tmp_path, sets, shared):
+    out, found = made
+    donor = out / next(arm for arm in found["arms"] if arm["arm"] == "one-shot")["runs"][0]["run"]
+    recorded = json.loads((donor / "manifest.json").read_text(encoding="utf-8"))["settings"]
+    settings = load_over(recorded, sets)
+    folder = tmp_path / "other"
+    assert share(folder, settings, [donor]) == donor.name
+    assert (folder / "round-1" / "kept.jsonl").exists() == bool(shared)
+    assert (folder / "round-1" / "adapter").exists() == (shared is True)
+    judging = {part: str(out / "data" / f"{part}.jsonl") for part in ("heldout", "test")}
+    for run in (folder, tmp_path / "alone"):
+        align(str(out / "data" / "seeds.jsonl"), out=run, settings=settings, **judging)
+    assert contents(folder) == contents(tmp_path / "alone")
+    assert (contents(folder)["round-1/kept.jsonl"] == contents(donor)["round-1/kept.jsonl"]) == bool(shared)
 
 
 def test_a_draft_that_noted_more_or_fewer_tokens_is_not_shared(tmp_path):

@@ -158,6 +158,15 @@ def test_a_second_round_is_compared_with_the_pool_it_had(finished):
     assert json.loads((finished / "round-1" / "round.json").read_text())["kept"] is True
 
 
+@pytest.mark.parametrize("gate", [["gate.keep='all'", "gate.min_gain=9", "gate.patience=100"], ["gate.pool='seeds'"]])
+def test_a_round_is_compared_with_the_pool_it_had_whatever_the_gate(small, tmp_path, gate):
+    """Where all rounds are gone on with the pool grows by what was not kept; where it is the seeds it never grows."""
+    align(str(small.seeds), out=tmp_path / "run", model="scripted", settings=[*small.settings, *gate])
+    rounds = replay(tmp_path / "run", FilterSettings())
+    assert len(rounds) == 2
+    assert all(set(each.kept_now) == {*each.kept_then, *each.surplus} for each in rounds)
+
+
 def test_a_replay_changes_no_file_even_of_a_round_under_way(run):
     folder = run / "round-2"
     for name in ("round.json", "done.json"):

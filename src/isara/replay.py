@@ -66,18 +66,19 @@ def replay(run: Path, settings: FilterSettings) -> list[Replayed]:
     path = run / "samples.f16"
     vectors = vectors_from(content_of(path) or b"", len(seeds) + len(judges), path)
     manifest = run / "manifest.json"
-    target = config.recorded(read_json(manifest)["settings"], manifest).target
+    asked = config.recorded(read_json(manifest)["settings"], manifest)
     pool, store = list(seeds), Store(vectors[: len(seeds)])
     answers = {sample.id: sample.answer for sample in seeds}
     replayed = []
     for number, folder in drafted_rounds(run):
         known = Neighbours(pool, store, floor=settings.rouge)
         heldout = Neighbours(judges, vectors[len(seeds) :], floor=settings.heldout_rouge)
-        sieve = Sieve(settings, known, heldout, [seed.answer for seed in seeds], target.accepted)
+        sieve = Sieve(settings, known, heldout, [seed.answer for seed in seeds], asked.target.accepted)
         drafted = snapshot(folder)
         replayed.append(sifted(number, drafted, sieve, recorded(drafted, number, answers, vectors.shape[1])))
         done = folder / "round.json"
-        if done.exists() and read_json(done)["kept"]:
+        gone_on_with = done.exists() and (read_json(done)["kept"] or asked.gate.keep == "all")
+        if gone_on_with and asked.gate.pool == "grown":
             kept = [Sample.from_json(record) for record in drafted.each("kept.jsonl")]
             places = {record["id"]: place for place, record in enumerate(drafted.each("embedded.jsonl"))}
             named = [look_up(places, sample.id, folder / "embedded.jsonl") for sample in kept]

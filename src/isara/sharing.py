@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from isara.config import changes
 from isara.gate import decide
 from isara.heldout import mean_nll, nlls
 from isara.manifest import ARMS, stale
-from isara.rundir import Events, read_json, steps_in, write_bytes, write_json
+from isara.replay import replay
+from isara.rundir import Events, read_json, records_in, steps_in, write_bytes, write_json
 from isara.settings import Settings
 
 _ORDER = (*ARMS, "round-1")
@@ -34,6 +35,8 @@ AFTER_TRAINING = _OF_THE_GATE | {"gate.generator", "gate.pool", "train.average"}
 """Settings that have no part in the first round's training either."""
 _SIZE = frozenset({"target.accepted"})
 """Says when the first round stops drafting, and has no part in what it drafts until then."""
+_NOTED = frozenset({"filter.rouge", "filter.heldout_rouge"})
+"""Thresholds below which nothing is looked for, so that what is noted of a candidate depends on them."""
 _TRAINED = ("adapter", "train.jsonl", "training.json", "heldout.jsonl", "test.jsonl", "answers.jsonl")
 _CONCLUDED = ("round.json", "done.json")
 
@@ -68,7 +71,7 @@ def share(folder: Path, settings: Settings, donors: Sequence[Path]) -> str | Non
     if folder.exists():
         return None
     wanted = {"settings": settings.model_dump(mode="json")}
-    found = [(common(read_json(donor / "manifest.json"), wanted), donor) for donor in donors]
+    found = [(common(donor, settings), donor) for donor in donors]
     found = [(tuple(arm for arm in arms if arm != "begun" or goes_on(donor)), donor) for arms, donor in found]
     # Of rounds that are begun the longest, which stands last: smaller ones are made first.
     arms, donor = max(
@@ -94,23 +97,39 @@ def share(folder: Path, settings: Settings, donors: Sequence[Path]) -> str | Non
     return donor.name
 
 
-def common(old: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[str, ...]:
+def common(donor: Path, settings: Settings) -> tuple[str, ...]:
     """
     Return what a run can take over: whole baselines, and `begun`, `drafted` or `trained` for that much of round 1.
 
     A round that accepts more drafts the same batches as one that accepts fewer until that one is full.
     """
+    old, wanted = read_json(donor / "manifest.json"), {"settings": settings.model_dump(mode="json")}
     first = first_other(old, {**old, **wanted})
     whole = _ORDER[: _ORDER.index(first)] if first else ARMS
     if len(whole) < len(ARMS) or not old["settings"]["rounds"]:
         return whole
     names = {change.name for change in changes(old["settings"], wanted["settings"])}
+    names -= idle(donor, settings, names)
     if names <= AFTER_TRAINING:
         return (*whole, "drafted", "trained")
     if names <= AFTER_TRAINING | _AFTER_DRAFTING:
         return (*whole, "drafted")
     more = old["settings"]["target"]["accepted"] < wanted["settings"]["target"]["accepted"]
     return (*whole, "begun") if more and names <= AFTER_TRAINING | _AFTER_DRAFTING | _SIZE else whole
+
+
+def idle(donor: Path, settings: Settings, names: Collection[str]) -> set[str]:
+    """Return the thresholds, among some settings, by which nothing is dropped of a run's first round, old or new."""
+    rules = {
+        name: name.removeprefix("filter.").removesuffix("_min").removesuffix("_max")
+        for name in names
+        if name.startswith("filter.") and name not in _NOTED
+    }
+    if not rules:
+        return set()
+    fired = {record["rule"] for record in records_in(donor / "round-1" / "dropped.jsonl")}
+    fired |= replay(donor, settings.filter)[0].dropped.keys()
+    return {name for name, rule in rules.items() if rule not in fired}
 
 
 def later_rounds(donor: Path, settings: Settings) -> range:

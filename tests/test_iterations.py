@@ -13,8 +13,6 @@ from isara.iterations import turning
 from isara.report import write_comparison
 from isara.report.comparison import comparison_html, comparison_markdown
 from isara.rundir import records_in
-from isara.sharing import share
-from isara.study import load_study
 from studies import made_in, study_in
 
 pytestmark = pytest.mark.usefixtures("unsynced")
@@ -269,46 +267,3 @@ def test_a_study_of_single_rounds_and_one_of_an_older_version_have_no_such_secti
     older = {name: value for name, value in found.items() if name not in ("rounds", "one_shot")}
     for one in (older, {**found, "rounds": [], "one_shot": []}):
         assert "Round by round" not in comparison_markdown(one) + comparison_html(one)
-
-
-# -- a larger round begins with a smaller one --------------------------------------------------------------------------
-
-
-def test_one_shot_begins_with_the_batches_of_the_loops_first_round(made, tmp_path):
-    """And leaves the last decision open, as it has room for what was too much there."""
-    out, found = made
-    study = load_study(out.parent / "study.toml")
-    wanted = next(arm.settings for arm in study.arms if arm.name == "one-shot").model_copy(update={"seed": 1})
-    loop, shot = (out / arm_in(found, name)["runs"][0]["run"] / "round-1" for name in ("loop", "one-shot"))
-    assert share(tmp_path / "run", wanted, [loop.parent]) == loop.parent.name
-    begun = tmp_path / "run" / "round-1"
-    for name in ("prompts", "completions", "scores"):
-        content = (begun / f"{name}.jsonl").read_bytes()
-        assert content == (loop / f"{name}.jsonl").read_bytes()
-        assert (shot / f"{name}.jsonl").read_bytes().startswith(content)
-    steps, whole = ([r["step"] for r in records_in(folder / "journal.jsonl")] for folder in (begun, shot))
-    assert steps == whole[: len(steps)] != whole
-    assert steps[-1].endswith("/scores")
-    assert not {"done.json", "round.json", "adapter", "train.jsonl"} & {entry.name for entry in begun.iterdir()}
-
-
-def test_a_smaller_round_and_one_whose_last_batch_was_cut_short_are_begun_from_nothing(made, tmp_path):
-    out, found = made
-    study = load_study(out.parent / "study.toml")
-    loop, shot = (out / arm_in(found, name)["runs"][0]["run"] for name in ("loop", "one-shot"))
-    settings = {arm.name: arm.settings.model_copy(update={"seed": 1}) for arm in study.arms}
-    share(tmp_path / "smaller", settings["loop"], [shot])
-    assert (tmp_path / "smaller" / "seeds-only").exists()
-    assert not (tmp_path / "smaller" / "round-1").exists()
-    record = json.loads((loop / "round-1" / "round.json").read_text())
-    assert record["drafted"] % 4 == 0
-    donor = tmp_path / "donor"
-    donor.mkdir()
-    for entry in loop.iterdir():
-        (donor / entry.name).symlink_to(entry)
-    (donor / "round-1").unlink()
-    (donor / "round-1").mkdir()
-    (donor / "round-1" / "round.json").write_text(json.dumps({**record, "drafted": record["drafted"] - 1}))
-    share(tmp_path / "larger", settings["one-shot"], [donor])
-    assert (tmp_path / "larger" / "seeds-only").exists()
-    assert not (tmp_path / "larger" / "round-1").exists()

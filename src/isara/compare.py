@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -233,9 +232,8 @@ def plan(study: Study, data: str) -> tuple[list[Job], list[Place]]:
     """Return the runs to make, in order, and in which of them each arm is for each random seed."""
     jobs: dict[str, Job] = {}
     places = []
-    # Arms that generate first, as their runs have the baselines that others are; and of them those with the smallest
-    # rounds, as larger ones begin with the same batches.
-    ordered = sorted(study.arms, key=lambda arm: arm.settings.target.accepted if arm.generating else math.inf)
+    # Arms that generate first, as their runs have the baselines that others are.
+    ordered = sorted(study.arms, key=lambda arm: not arm.generating)
     for seed in study.chosen.random_seeds:
         hosts: list[Job] = []
         for arm in ordered:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ from isara.gate import decide
 from isara.heldout import mean_nll, nlls
 from isara.manifest import ARMS, stale
 from isara.replay import replay
-from isara.rundir import Events, read_json, records_in, steps_in, write_bytes, write_json
-from isara.settings import Settings
+from isara.rundir import Events, read_json, records_in, write_json
+from isara.settings import FilterSettings, Settings
 
 _ORDER = (*ARMS, "round-1")
 _RECORDED = ("targets", "teacher")
@@ -33,8 +32,7 @@ _OF_THE_GATE = frozenset(
 """Settings that have a part in whether a round is gone on with, and none in how it is made."""
 AFTER_TRAINING = _OF_THE_GATE | {"gate.generator", "gate.pool", "train.average"}
 """Settings that have no part in the first round's training either."""
-_SIZE = frozenset({"target.accepted"})
-"""Says when the first round stops drafting, and has no part in what it drafts until then."""
+_THRESHOLDS = frozenset(f"filter.{name}" for name in FilterSettings.model_fields)
 _NOTED = frozenset({"filter.rouge", "filter.heldout_rouge"})
 """Thresholds below which nothing is looked for, so that what is noted of a candidate depends on them."""
 _TRAINED = ("adapter", "train.jsonl", "training.json", "heldout.jsonl", "test.jsonl", "answers.jsonl")
@@ -71,14 +69,8 @@ def share(folder: Path, settings: Settings, donors: Sequence[Path]) -> str | Non
     if folder.exists():
         return None
     wanted = {"settings": settings.model_dump(mode="json")}
-    found = [(common(donor, settings), donor) for donor in donors]
-    found = [(tuple(arm for arm in arms if arm != "begun" or goes_on(donor)), donor) for arms, donor in found]
-    # Of rounds that are begun the longest, which stands last: smaller ones are made first.
-    arms, donor = max(
-        found,
-        key=lambda pair: (len(pair[0]), donors.index(pair[1]) if "begun" in pair[0] else len(donors)),
-        default=((), folder),
-    )
+    found = ((common(donor, settings), donor) for donor in donors)
+    arms, donor = max(found, key=lambda pair: len(pair[0]), default=((), folder))
     if not arms:
         return None
     scratch = folder.with_name(f".{folder.name}.sharing")
@@ -98,38 +90,24 @@ def share(folder: Path, settings: Settings, donors: Sequence[Path]) -> str | Non
 
 
 def common(donor: Path, settings: Settings) -> tuple[str, ...]:
-    """
-    Return what a run can take over: whole baselines, and `begun`, `drafted` or `trained` for that much of round 1.
-
-    A round that accepts more drafts the same batches as one that accepts fewer until that one is full.
-    """
+    """Return what a run can take over: whole baselines, and `drafted` or `trained` for that much of round 1."""
     old, wanted = read_json(donor / "manifest.json"), {"settings": settings.model_dump(mode="json")}
     first = first_other(old, {**old, **wanted})
     whole = _ORDER[: _ORDER.index(first)] if first else ARMS
-    if len(whole) < len(ARMS) or not old["settings"]["rounds"]:
-        return whole
     names = {change.name for change in changes(old["settings"], wanted["settings"])}
-    names -= idle(donor, settings, names)
-    if names <= AFTER_TRAINING:
-        return (*whole, "drafted", "trained")
-    if names <= AFTER_TRAINING | _AFTER_DRAFTING:
-        return (*whole, "drafted")
-    more = old["settings"]["target"]["accepted"] < wanted["settings"]["target"]["accepted"]
-    return (*whole, "begun") if more and names <= AFTER_TRAINING | _AFTER_DRAFTING | _SIZE else whole
+    drafting = names - AFTER_TRAINING - _AFTER_DRAFTING
+    if len(whole) < len(ARMS) or not old["settings"]["rounds"] or not drafting <= _THRESHOLDS - _NOTED:
+        return whole
+    if drafting and drops_by(donor, settings, drafting):
+        return whole
+    return (*whole, "drafted", "trained") if names - drafting <= AFTER_TRAINING else (*whole, "drafted")
 
 
-def idle(donor: Path, settings: Settings, names: Collection[str]) -> set[str]:
-    """Return the thresholds, among some settings, by which nothing is dropped of a run's first round, old or new."""
-    rules = {
-        name: name.removeprefix("filter.").removesuffix("_min").removesuffix("_max")
-        for name in names
-        if name.startswith("filter.") and name not in _NOTED
-    }
-    if not rules:
-        return set()
-    fired = {record["rule"] for record in records_in(donor / "round-1" / "dropped.jsonl")}
-    fired |= replay(donor, settings.filter)[0].dropped.keys()
-    return {name for name, rule in rules.items() if rule not in fired}
+def drops_by(donor: Path, settings: Settings, thresholds: Set[str]) -> bool:
+    """Whether a first round drops anything by some thresholds, by those that its run had or by those wanted."""
+    rules = {name.removeprefix("filter.").removesuffix("_min").removesuffix("_max") for name in thresholds}
+    then = {record["rule"] for record in records_in(donor / "round-1" / "dropped.jsonl")}
+    return not rules.isdisjoint(then) or not rules.isdisjoint(replay(donor, settings.filter)[0].dropped)
 
 
 def later_rounds(donor: Path, settings: Settings) -> range:
@@ -161,12 +139,6 @@ def copy_round(donor: Path, to: Path, number: int) -> list[str]:
     return [f"draft-{number}", f"targets-{number}", f"train-{name}", f"score-{name}"]
 
 
-def goes_on(donor: Path) -> bool:
-    """Whether a larger round has all batches of a run's first: a last one cut short by the budget would be longer."""
-    drafted = read_json(donor / "round-1" / "round.json")["drafted"]
-    return bool(drafted % read_json(donor / "manifest.json")["settings"]["target"]["batch"] == 0)
-
-
 def same_targets(*manifests: Mapping[str, Any]) -> bool:
     """Whether runs record the same probabilities: those of other teachers would be taken for the ones wanted."""
     settings = [manifest["settings"]["train"] for manifest in manifests]
@@ -179,9 +151,6 @@ def copy_arm(donor: Path, to: Path, arm: str, left_out: Sequence[str]) -> list[s
     if arm in ARMS:
         shutil.copytree(donor / arm, to / arm)
         return [f"train-{arm}", f"score-{arm}"]
-    if arm == "begun":
-        copy_begun(donor / "round-1", to / "round-1")
-        return ["draft-1"]
     trained = arm == "trained"
     for entry in (donor / "round-1").iterdir():
         if entry.name in left_out or (entry.name in _TRAINED) != trained:
@@ -192,14 +161,3 @@ def copy_arm(donor: Path, to: Path, arm: str, left_out: Sequence[str]) -> list[s
             (to / "round-1").mkdir(exist_ok=True)
             shutil.copy2(entry, to / "round-1" / entry.name)
     return ["train-round-1", "score-round-1"] if trained else ["draft-1", "targets-1"]
-
-
-def copy_begun(donor: Path, to: Path) -> None:
-    """Copy a round's draft but for its last decision, as a kill just before would have left it: more has room now."""
-    steps, _ = steps_in(donor / "journal.jsonl")
-    lines = (donor / "journal.jsonl").read_bytes().splitlines(keepends=True)
-    write_bytes(to / "journal.jsonl", b"".join(lines[: len(steps) - 1]))
-    lengths = {name: length for step in steps[:-1] for name, length in step["lengths"].items()}
-    for name, length in lengths.items():
-        shutil.copy2(donor / name, to / name)
-        os.truncate(to / name, length)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -22,7 +23,7 @@ from isara.backends.merged import add_adapter, matching_template, write_merged
 from isara.backends.outside import Asked, hear
 from isara.backends.template import Encoder
 from isara.errors import BackendError, GenerationError, RunError, SettingsError
-from isara.export import export
+from isara.export import Exported, export
 from isara.heldout import bare_prompt
 from isara.protocols import Chat, Sampling, Turn
 from isara.samples import read_jsonl
@@ -104,6 +105,32 @@ def test_a_model_that_says_something_else_is_noticed(run, tmp_path, isara):
     assert told.code == 1
     assert "does NOT say the same" in told.out
     assert json.loads((tmp_path / "out" / "export.json").read_text())["same"] is False
+
+
+@pytest.mark.parametrize(
+    ("agreement", "drift", "eight_bits", "same"),
+    [
+        (0.95, 0, False, True),
+        (0.94, 0, False, False),
+        (0.9, 0, True, True),
+        (0.89, 0, True, False),
+        (1, 0.03, True, False),
+    ],
+)
+def test_less_agreement_is_asked_for_where_the_run_wrote_with_weights_in_8_bits(agreement, drift, eight_bits, same):
+    done = Exported(Path("out"), "round-1", "float32", 6, agreement, 2, 2.0 + drift, 2.0, (), eight_bits)
+    assert done.same == same
+    assert ("in 8 bits, so 90% are asked for" in done.words) == eight_bits
+
+
+@pytest.mark.parametrize("where", ["chosen for the CPU", "asked for", None])
+def test_whether_a_run_wrote_with_weights_in_8_bits_is_read_from_its_manifest(run, tmp_path, where):
+    path = run / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest["model"] |= {"weights": "int8"} if where == "chosen for the CPU" else {}
+    manifest["settings"]["model"]["weights"] = "int8" if where == "asked for" else "full"
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    assert export(run, tmp_path / "out", arm="seeds-only").eight_bits == (where is not None)
 
 
 def test_weights_that_lose_too_much_in_16_bits_are_written_in_32(run, tmp_path, monkeypatch):

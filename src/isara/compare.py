@@ -162,9 +162,10 @@ def shown(
     """Return what the runs of a study show, having measured what is missing."""
     found = tally(study, out, places)
     found |= iterations(study, out, places, found["arms"])
-    found["measures"] = measured(study, out, places, items, load, watch)
+    weights = weights_of(study, out, places) if items else {}
+    found["measures"] = measured(study, out, places, items, weights, load, watch)
     made = [place.run for place in places]
-    made += [f"{some.folder}/{each.name}" for some in items for each in weights_of(study, out, places).values()]
+    made += [f"{some.folder}/{each.name}" for some in items for each in weights.values()]
     found["spent"] = spent(out, sorted(set(made)))
     return found
 

@@ -34,6 +34,17 @@ def decide(
     return kept, f"{why}: {'kept' if kept else 'not kept'}."
 
 
+def goes_on(kept: bool, chosen: GateSettings) -> bool:
+    """Whether later rounds build on one that the gate kept, or did not."""
+    return kept or chosen.keep == "all"
+
+
+def stopped(number: int, failures: int) -> str:
+    """Say that rounds ended after one, as so many in a row were not kept."""
+    which = "it was" if failures == 1 else f"the last {failures} rounds were"
+    return f"Stopped after round {number}: {which} not kept."
+
+
 def limit(margin: float, chosen: GateSettings) -> str:
     """Return what a gain that was not enough should have been above."""
     if chosen.min_gain >= margin:

@@ -147,3 +147,8 @@ def nlls(folder: Path, field: str = "nll") -> list[float]:
 def mean_nll(folder: Path, field: str = "nll") -> float:
     """Return the mean of `nlls`, each sample counted once."""
     return float(np.mean(nlls(folder, field)))
+
+
+def likeliest(run: Path, arms: Sequence[str], field: str = "nll") -> str:
+    """Return the arm of a run with the lowest mean held-out NLL per token, the first of those that have it."""
+    return min(arms, key=lambda arm: mean_nll(run / arm, field))

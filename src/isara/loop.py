@@ -20,9 +20,9 @@ from isara.drafted import Drafted
 from isara.errors import GenerationError
 from isara.events import Event
 from isara.filter import FUNNEL, Sieve
-from isara.gate import decide
+from isara.gate import decide, goes_on, stopped
 from isara.generate import Draft
-from isara.heldout import mean_nll, nlls, write_scores
+from isara.heldout import likeliest, nlls, write_scores
 from isara.neighbours import Neighbours
 from isara.plan import plan
 from isara.protocols import Model
@@ -69,7 +69,7 @@ def rounds(run: Run) -> None:
         judge_arm(run, arm, finish=False)
         scores = (nlls(run.folder / before), nlls(run.folder / arm))
         kept, why = decide(*scores, (before, arm), run.settings.gate)
-        if kept or run.settings.gate.keep == "all":
+        if goes_on(kept, run.settings.gate):
             if run.settings.gate.pool == "grown":
                 pool = pool.grown(drafted.kept, drafted.vectors)
             accepted += drafted.kept
@@ -78,8 +78,7 @@ def rounds(run: Run) -> None:
         failures = 0 if kept else failures + 1
         finish_round(run, number, generator, drafted, pool, kept=kept, why=why)
         if failures >= run.settings.gate.patience and number < run.settings.rounds:
-            which = "it was" if failures == 1 else f"the last {failures} rounds were"
-            run.say(f"Stopped after round {number}: {which} not kept.")
+            run.say(stopped(number, failures))
             skip_after(run, number)
             return
 
@@ -93,12 +92,12 @@ def choose_generator(run: Run, kept_arms: Sequence[str]) -> str:
     """
     if run.settings.gate.generator == "latest":
         return kept_arms[-1]
-    return min(kept_arms, key=lambda arm: mean_nll(run.folder / arm, "shown_nll"))
+    return likeliest(run.folder, kept_arms, "shown_nll")
 
 
 def best_so_far(run: Run, kept_arms: Sequence[str]) -> str:
     """Return the arm with the lowest mean held-out NLL among the untouched model and the tuned ones kept."""
-    return min(["base", *kept_arms], key=lambda arm: mean_nll(run.folder / arm))
+    return likeliest(run.folder, ["base", *kept_arms])
 
 
 def start_of(run: Run, kept_arms: Sequence[str]) -> Path | None:
@@ -107,7 +106,7 @@ def start_of(run: Run, kept_arms: Sequence[str]) -> Path | None:
         return None
     if run.settings.train.start == "seeds":
         return run.adapter("seeds-only")
-    return run.adapter(min(kept_arms, key=lambda arm: mean_nll(run.folder / arm)))
+    return run.adapter(likeliest(run.folder, kept_arms))
 
 
 def draft(run: Run, number: int, generator: str, pool: Pool) -> Drafted:

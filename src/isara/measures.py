@@ -199,12 +199,17 @@ def is_measured(folder: Path, arm: str) -> bool:
 
 
 def measured(
-    study: Study, out: Path, places: Sequence[Place], all_items: Sequence[Items], load: Load, watch: Watch
+    study: Study,
+    out: Path,
+    places: Sequence[Place],
+    all_items: Sequence[Items],
+    weights: Mapping[tuple[str, int], Weights],
+    load: Load,
+    watch: Watch,
 ) -> list[dict[str, Any]]:
     """Return what `comparison.json` is to hold of the further measures, having measured what is missing."""
     if not all_items:
         return []
-    weights = weights_of(study, out, places)
     perform(all_items, weights.values(), out, load, watch)
     seen = written_in(out, places)
     return [entry for items in all_items for entry in entries(study, out, items, weights, seen)]

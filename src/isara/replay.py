@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from isara import config
 from isara.errors import RunError
 from isara.filter import Candidate, Sieve
+from isara.gate import goes_on
 from isara.neighbours import Neighbours
 from isara.prompts import parse_answer, parse_question
 from isara.protocols import Vectors
@@ -77,8 +78,7 @@ def replay(run: Path, settings: FilterSettings) -> list[Replayed]:
         drafted = snapshot(folder)
         replayed.append(sifted(number, drafted, sieve, recorded(drafted, number, answers, vectors.shape[1])))
         done = folder / "round.json"
-        gone_on_with = done.exists() and (read_json(done)["kept"] or asked.gate.keep == "all")
-        if gone_on_with and asked.gate.pool == "grown":
+        if asked.gate.pool == "grown" and done.exists() and goes_on(read_json(done)["kept"], asked.gate):
             kept = [Sample.from_json(record) for record in drafted.each("kept.jsonl")]
             places = {record["id"]: place for place, record in enumerate(drafted.each("embedded.jsonl"))}
             named = [look_up(places, sample.id, folder / "embedded.jsonl") for sample in kept]

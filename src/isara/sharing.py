@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-from isara.config import changes
-from isara.gate import decide
-from isara.heldout import mean_nll, nlls
+from isara.config import changes, recorded
+from isara.gate import decide, goes_on
+from isara.heldout import likeliest, nlls
 from isara.manifest import ARMS, stale
 from isara.replay import replay
 from isara.rundir import Events, read_json, records_in, write_json
@@ -116,16 +116,17 @@ def later_rounds(donor: Path, settings: Settings) -> range:
 
     Those as long as both went on with every round before: with any round, or with those that their gates kept.
     """
-    manifest = read_json(donor / "manifest.json")
-    names = {change.name for change in changes(manifest["settings"], settings.model_dump(mode="json"))}
+    path = donor / "manifest.json"
+    own = read_json(path)["settings"]
+    names = {change.name for change in changes(own, settings.model_dump(mode="json"))}
     most = settings.rounds if names <= _OF_THE_GATE else 1
     number, arms, failures = 1, ["base", "seeds-only"], 0
     while number < most and (donor / f"round-{number + 1}" / "done.json").exists():
-        arm, before = f"round-{number}", min(arms, key=lambda name: mean_nll(donor / name))
+        arm, before = f"round-{number}", likeliest(donor, arms)
         kept, _ = decide(nlls(donor / before), nlls(donor / arm), (before, arm), settings.gate)
         failures = 0 if kept else failures + 1
-        here = kept or settings.gate.keep == "all"
-        there = read_json(donor / arm / "round.json")["kept"] or manifest["settings"]["gate"]["keep"] == "all"
+        here = goes_on(kept, settings.gate)
+        there = goes_on(read_json(donor / arm / "round.json")["kept"], recorded(own, path).gate)
         if not (here and there) or failures >= settings.gate.patience:
             break
         number, arms = number + 1, [*arms, arm]

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from isara import diversity, stats
+from isara import diversity, gate, stats
 from isara.errors import RunError
 from isara.manifest import ARMS
 from isara.rundir import Events, read_json, records_in, remedy, write_json
@@ -107,8 +107,7 @@ def stopped(rounds: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], *,
         return "The run has not ended."
     failures = failures_at_end(rounds)
     if failures >= settings["gate"]["patience"]:
-        which = "it was" if failures == 1 else f"the last {failures} rounds were"
-        return f"Stopped after round {len(rounds)}: {which} not kept."
+        return gate.stopped(len(rounds), failures)
     if not rounds:
         return "No round was asked for."
     return f"All {len(rounds)} rounds asked for were run." if len(rounds) > 1 else "The 1 round asked for was run."

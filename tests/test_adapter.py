@@ -20,6 +20,7 @@ from isara.backends.adapter import (  # noqa: E402
 )
 from isara.backends.hf import Base  # noqa: E402
 from isara.backends.packing import IMPLEMENTATION  # noqa: E402
+from isara.backends.products import Whole  # noqa: E402
 from isara.backends.quiet import quiet_loading  # noqa: E402
 from isara.backends.scoring import completion_logs  # noqa: E402
 from isara.errors import BackendError  # noqa: E402
@@ -64,10 +65,12 @@ def test_the_gradients_of_an_adapted_layer_are_those_of_the_plain_expression():
     x, a, b = (random(*shape).requires_grad_() for shape in ((7, 5), (2, 5), (4, 2)))
     weight = random(4, 5)
     scale = 1.7
-    assert torch.autograd.gradcheck(lambda *given: _LowRank.apply(given[0], weight, *given[1:], scale), (x, a, b))
+    assert torch.autograd.gradcheck(
+        lambda *given: _LowRank.apply(given[0], Whole(weight), *given[1:], scale), (x, a, b)
+    )
     upstream = random(7, 4)
     written_out = x @ weight.t() + scale * (x @ a.t()) @ b.t()
-    found = _LowRank.apply(x, weight, a, b, scale)
+    found = _LowRank.apply(x, Whole(weight), a, b, scale)
     torch.testing.assert_close(found, written_out)
     for one, other in zip(
         torch.autograd.grad(found, (x, a, b), upstream),
@@ -80,7 +83,7 @@ def test_the_gradients_of_an_adapted_layer_are_those_of_the_plain_expression():
 def test_an_input_that_needs_no_gradient_costs_none():
     x, weight = torch.randn(3, 5), torch.randn(4, 5)
     a, b = torch.randn(2, 5, requires_grad=True), torch.randn(4, 2, requires_grad=True)
-    _LowRank.apply(x, weight, a, b, 1.0).sum().backward()
+    _LowRank.apply(x, Whole(weight), a, b, 1.0).sum().backward()
     assert x.grad is None
     assert a.grad is not None
     assert weight.grad is None

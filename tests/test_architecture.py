@@ -59,8 +59,8 @@ INNER_ROWS = {
         __init__
         """,
     "backends": """
-        __init__ quiet attention adapter loss parts template memory address patience pacing positions trust
-        forest targets
+        __init__ quiet attention products loss parts template memory address patience pacing positions trust
+        forest targets adapter
         packing
         checkpoints decode scoring selfcheck savepoints dialect endpoint openvino_graph openvino_pages
         hf probing averages

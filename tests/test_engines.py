@@ -9,6 +9,7 @@ pytest.importorskip("transformers")
 
 import torch
 
+from isara.api import real_backend
 from isara.backends import openvino_choice
 from isara.backends.engines import open_engine
 from isara.errors import BackendError, SettingsError
@@ -39,6 +40,7 @@ def here(monkeypatch):
 
 class Stand:
     dtype = torch.float32
+    chat = True
 
     def __init__(self, options):
         self.options = options
@@ -61,12 +63,20 @@ def test_left_open_weights_are_in_8_bits_where_those_are_the_faster_ones(product
     here()
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {products: True})
     engine = open_engine(tiny_model, Settings(model=ModelSettings(device="cpu")))
-    assert engine.model.options["int8"] is True
+    assert engine.model.options["int8"] is engine.int8 is True
     assert ", weights in 8 bits (installed" in engine.why
     (note,) = engine.notes
     assert "--set model.weights='full' keeps them whole" in note
     # A run that another machine goes on with is told of the difference.
     assert engine.facts == {"weights": "int8"}
+
+
+@pytest.mark.parametrize("int8", [True, False])
+def test_adapters_are_tuned_on_the_weights_that_the_model_writes_with(int8, here, tiny_model, monkeypatch):
+    here()
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_vnni": int8})
+    model = ModelSettings(name=str(tiny_model.folder), embedder="hash", device="cpu")
+    assert real_backend(Settings(model=model)).trainer.int8 is int8
 
 
 @pytest.mark.parametrize(
@@ -83,7 +93,7 @@ def test_left_open_weights_are_whole_elsewhere(has, chosen, here, tiny_model, mo
     here()
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
     engine = open_engine(tiny_model, Settings(model=ModelSettings(device="cpu", **chosen)))
-    assert (engine.model.options["int8"], engine.notes, engine.facts) == (False, (), {})
+    assert (engine.model.options["int8"], engine.int8, engine.notes, engine.facts) == (False, False, (), {})
     assert "8 bits" not in engine.why
 
 
@@ -108,7 +118,7 @@ def test_auto_says_why_it_falls_back(here, tiny_model):
 def test_asked_for_it_is_had_or_the_reason_said(here, tiny_model):
     here()
     engine = open_engine(tiny_model, wanted("openvino", weights="int8"))
-    assert (engine.name, engine.model.options["int8"]) == ("openvino", True)
+    assert (engine.name, engine.model.options["int8"], engine.int8) == ("openvino", True, True)
     assert engine.facts == {}
     assert engine.why == "Engine: OpenVINO on cpu in float32, weights in 8 bits (asked for)."
     here(installed=False)

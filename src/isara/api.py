@@ -224,7 +224,7 @@ def real_backend(settings: Settings) -> Backend:
         wanted.embedder, wanted.device, allow_pickle=trust.pickle, trust_remote_code=trust.code
     )
     trainer = TransformersTrainer(
-        checkpoint, settings.train, device=wanted.device, dtype=wanted.dtype, beside=engine.model
+        checkpoint, settings.train, device=wanted.device, dtype=wanted.dtype, beside=engine.model, int8=engine.int8
     )
     template = trainer.encoder.template
     facts = {

@@ -24,8 +24,9 @@ class ModelSettings(Section):
     """What completes and scores: `transformers` is always there, `openvino` (an extra) is for CPUs, `server` is the one
     that `server.url` names; `auto` takes a server that is named, else the fastest that can run the model here."""
     weights: Literal["auto", "full", "int8"] = "auto"
-    """Weights while completing and scoring: `full`, or `int8` (openvino only), which changes what the model says a
-    little; `auto` is `int8` on openvino where the CPU multiplies 8 bits and no bfloat16, twice as fast there."""
+    """Weights while completing and scoring, and frozen ones while adapters are tuned in float32: `full`, or `int8`
+    (openvino only), which changes what the model says a little; `auto` is `int8` on openvino where the CPU multiplies
+    8 bits and no bfloat16, and faster there."""
     embedder: str = "minilm"
     """A sentence-transformers folder or name, `minilm` (comes with the `demo` extra) or `hash` (a stand-in)."""
     device: str = "auto"

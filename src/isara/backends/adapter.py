@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from isara.backends.products import Frozen, InEightBits, Whole
 from isara.errors import BackendError
 from isara.rundir import write_text, writing
 
@@ -32,29 +33,33 @@ class _LowRank(torch.autograd.Function):
     """x W' + scale (x A') B', with gradients for x, A and B."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, frozen: Frozen, a: Tensor, b: Tensor, scale: float) -> Tensor:
         narrow = (x @ a.t()).mul_(scale)
-        ctx.save_for_backward(x, weight, a, b, narrow)
-        ctx.scale = scale
-        return (x @ weight.t()).addmm_(narrow, b.t())
+        ctx.save_for_backward(x, a, b, narrow)
+        ctx.frozen, ctx.scale = frozen, scale
+        return frozen.onward(x).addmm_(narrow, b.t())
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
-        x, weight, a, b, narrow = ctx.saved_tensors
+        x, a, b, narrow = ctx.saved_tensors
         grad_narrow = grad @ b
         grad_a = (grad_narrow.t() @ x).mul_(ctx.scale)
         grad_b = grad.t() @ narrow
-        grad_x = (grad @ weight).addmm_(grad_narrow, a, alpha=ctx.scale) if ctx.needs_input_grad[0] else None
+        grad_x = ctx.frozen.back(grad).addmm_(grad_narrow, a, alpha=ctx.scale) if ctx.needs_input_grad[0] else None
         return grad_x, None, grad_a, grad_b, None
 
 
 class AdaptedLinear(nn.Module):
     """A frozen linear layer with a trainable low-rank term; the factors are float32 and used in x's format."""
 
-    def __init__(self, frozen: nn.Linear, rank: int, alpha: float, generator: torch.Generator) -> None:
+    def __init__(
+        self, frozen: nn.Linear, rank: int, alpha: float, generator: torch.Generator, *, int8: bool = False
+    ) -> None:
+        """Take a layer and the scale of its adapter; with `int8` the frozen weight is multiplied in 8 bits."""
         super().__init__()
         self.frozen = frozen
+        self.product: Frozen = InEightBits(frozen.weight) if int8 else Whole(frozen.weight)
         self.scale = alpha / rank
         device = frozen.weight.device
         # Kaiming-uniform for A and zero for B, as in the paper's code and in PEFT: the first step starts at the base.
@@ -72,7 +77,7 @@ class AdaptedLinear(nn.Module):
         """Return the frozen layer's output plus the low-rank term."""
         flat = x.reshape(-1, x.shape[-1])
         out: Tensor = _LowRank.apply(  # type: ignore[no-untyped-call]
-            flat, self.frozen.weight, self.a.to(x.dtype), self.b.to(x.dtype), self.scale
+            flat, self.product, self.a.to(x.dtype), self.b.to(x.dtype), self.scale
         )
         if self.frozen.bias is not None:
             out = out + self.frozen.bias
@@ -87,14 +92,20 @@ def linear_layers(network: Any) -> dict[str, nn.Linear]:
     }
 
 
-def adapted_layers(layers: Mapping[str, nn.Linear], rank: int, alpha: float, seed: int) -> dict[str, AdaptedLinear]:
-    """Return a fresh adapter for each layer; raises BackendError where there is none to adapt."""
+def adapted_layers(
+    layers: Mapping[str, nn.Linear], rank: int, alpha: float, seed: int, *, int8: bool = False
+) -> dict[str, AdaptedLinear]:
+    """
+    Return a fresh adapter for each layer, whose frozen weight is multiplied in 8 bits where that is asked for.
+
+    Raises BackendError where there is none to adapt.
+    """
     if not layers:
         raise BackendError(
             "train.method: this model has no nn.Linear layers to put adapters on. Set train.method='full'."
         )
     generator = torch.Generator().manual_seed(seed)
-    return {name: AdaptedLinear(layer, rank, alpha, generator) for name, layer in layers.items()}
+    return {name: AdaptedLinear(layer, rank, alpha, generator, int8=int8) for name, layer in layers.items()}
 
 
 def put_on(network: Any, layers: Mapping[str, nn.Module]) -> None:

@@ -27,6 +27,8 @@ class Engine:
     """What else the reader should know of it, in sentences."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What identifies it, for the manifest."""
+    int8: bool = False
+    """Whether its weights are in 8 bits."""
 
 
 def open_engine(checkpoint: Checkpoint, settings: Settings) -> Engine:
@@ -39,9 +41,9 @@ def open_engine(checkpoint: Checkpoint, settings: Settings) -> Engine:
         small = in_8_bits(wanted)
         why = f"Engine: OpenVINO on cpu in {number_format}{', weights in 8 bits' if small else ''} ({found.why})."
         if not small or wanted.weights == "int8":
-            return Engine(found.model, "openvino", why)
+            return Engine(found.model, "openvino", why, int8=small)
         # Asked for, it is among the settings; chosen here, another machine might choose otherwise when it goes on.
-        return Engine(found.model, "openvino", why, (EIGHT_BITS,), {"weights": "int8"})
+        return Engine(found.model, "openvino", why, (EIGHT_BITS,), {"weights": "int8"}, int8=True)
     if wanted.weights == "int8":
         raise SettingsError(
             f"model.weights: only the openvino engine has 'int8', and it is not used here ({found.why})."

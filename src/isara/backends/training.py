@@ -50,12 +50,19 @@ class TransformersTrainer:
         device: str = "auto",
         dtype: str = "auto",
         beside: Model | None = None,
+        int8: bool = False,
     ) -> None:
-        """Take a checkpoint; the frozen weights are shared with the model `beside` where that is one of this kind."""
+        """
+        Take a checkpoint; the frozen weights are shared with the model `beside` where that is one of this kind.
+
+        With `int8` adapters are tuned on weights in 8 bits where numbers are float32, on a CPU.
+        """
         self.checkpoint = checkpoint
         self.settings = settings
         self.device = choose_device(device)
         self.dtype = choose_dtype(dtype, self.device)
+        # Where a processor multiplies bfloat16, that is as fast and closer.
+        self.int8 = int8 and self.device.type == "cpu" and self.dtype == torch.float32
         self.base = Base(checkpoint.folder, self.device, self.dtype, checkpoint.trust)
         if isinstance(beside, TransformersModel) and beside.base.same_as(self.base):
             self.base = beside.base
@@ -168,7 +175,8 @@ class Weights:
         self.lora = trainer.settings.method == "lora"
         if self.lora:
             layers = trainer.base.layers()
-            self.adapted = adapted_layers(layers, trainer.settings.rank, trainer.settings.alpha, seed)
+            rank, alpha = trainer.settings.rank, trainer.settings.alpha
+            self.adapted = adapted_layers(layers, rank, alpha, seed, int8=trainer.int8)
             if start is not None:
                 load_state(self.adapted, read_state(start))
         else:

@@ -7,7 +7,8 @@ Samples are shipped questions with answers cut so that each sample has `length` 
 on every linear layer, 16 samples a step, and take turns, so that a noisy machine is noisy for all; TRL's trainer owns
 its loop, and takes its steps in between. Tokens are those of isara's encoding for all of them (TRL's template adds a
 system prompt to each sample, which is not counted). The limit is the measured matrix rate over the operations that one
-token needs.
+token needs. Where the tool would tune on weights in 8 bits on this machine, that is what is timed as isara's, beside
+isara's own with full weights.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ from table import Row, compared, matrix_rate, row, take_turns, unmeasured
 from isara.backends.adapter import adapt
 from isara.backends.checkpoints import Checkpoint, locate
 from isara.backends.hf import choose_device, choose_dtype, load_network, load_tokenizer
+from isara.backends.openvino_choice import in_8_bits
 from isara.backends.scoring import Pair
 from isara.backends.template import Encoder
 from isara.backends.training import TransformersTrainer, Weights, packed_loss
 from isara.heldout import bare_prompt
 from isara.protocols import Example
 from isara.readers import read_seeds
-from isara.settings import TrainSettings
+from isara.settings import ModelSettings, TrainSettings
 
 RANK, ALPHA, BATCH = 16, 32.0, 16
 
@@ -80,9 +82,9 @@ def loop(
     return step
 
 
-def ours(checkpoint: Checkpoint, batch: Sequence[Pair]) -> Callable[[], None]:
+def ours(checkpoint: Checkpoint, batch: Sequence[Pair], *, int8: bool) -> Callable[[], None]:
     """Return one step of isara's trainer."""
-    trainer = TransformersTrainer(checkpoint, TrainSettings(rank=RANK, alpha=ALPHA, batch=BATCH))
+    trainer = TransformersTrainer(checkpoint, TrainSettings(rank=RANK, alpha=ALPHA, batch=BATCH), int8=int8)
     weights = Weights(trainer, None, 0)
     optimiser = torch.optim.AdamW(weights.trainable(), lr=1e-4, weight_decay=0.0, fused=True)
     return lambda: void(weights.step(batch, optimiser, [None] * len(batch)))
@@ -199,17 +201,19 @@ def rows(model: str = "smollm2-135m", turns: int = 4, length: int = 40) -> list[
     needed = operations(bare[0], batch)
     plain, packed = (with_peft(network) for network in bare)
     plain.set_attn_implementation("sdpa")
-    took = take_turns(
-        {
-            "isara": ours(checkpoint, batch),
-            "a plain PEFT loop": loop(plain, padded_loss, batch),
-            "PEFT's layers, packed": loop(packed, lambda net, pairs: packed_loss(net, pairs, total), batch),
-        },
-        turns,
-    )
+    small = in_8_bits(ModelSettings())
+    ways = {
+        "isara": ours(checkpoint, batch, int8=small),
+        "a plain PEFT loop": loop(plain, padded_loss, batch),
+        "PEFT's layers, packed": loop(packed, lambda net, pairs: packed_loss(net, pairs, total), batch),
+    }
+    peers = {"train": "a plain PEFT loop", "train_packed": "PEFT's layers, packed"}
+    if small:
+        ways["isara, full weights"] = ours(checkpoint, batch, int8=False)
+        peers["train_int8"] = "isara, full weights"
+    took = take_turns(ways, turns)
     limit = matrix_rate(choose_dtype("auto", device), device) / needed * tokens
     detail = f"{len(batch)} samples of {tokens / len(batch):.0f} tokens, {total / len(batch):.0f} of them answers"
-    peers = {"train": "a plain PEFT loop", "train_packed": "PEFT's layers, packed"}
     found = [
         compared(name, took, "isara", peer, tokens, "tokens/s", limit=limit, detail=detail)
         for name, peer in peers.items()
@@ -218,7 +222,7 @@ def rows(model: str = "smollm2-135m", turns: int = 4, length: int = 40) -> list[
         found.append(unmeasured("train_trl", "TRL SFTTrainer", "tokens/s", "trl is not installed (extra `bench`)"))
     else:
         theirs = tokens / sft(checkpoint, examples, turns + 1)
-        again = tokens / take_turns({"isara": ours(checkpoint, batch)}, turns)["isara"].seconds
+        again = tokens / take_turns({"isara": ours(checkpoint, batch, int8=small)}, turns)["isara"].seconds
         found.append(row("train_trl", again, theirs, "TRL SFTTrainer", "tokens/s", limit=limit, detail=detail))
     return [*found, on_a_gpu()]
 

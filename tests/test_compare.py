@@ -44,7 +44,7 @@ test = 14
 rounds = 2
 model = {name = "scripted"}
 target = {batch = 8}
-train = {epochs = 2.0, checks = 2, targets = "sampled", start = "base"}
+train = {epochs = 2.0, checks = 2, targets = "sampled"}
 
 [arms]
 untouched = {kind = "base", label = "<b>untouched</b> | model"}
@@ -418,10 +418,10 @@ def test_trainings_that_ended_early_have_the_same_budget_and_say_how_much_of_it_
 
 
 def test_rounds_from_tuned_weights_are_said_to_take_fewer_steps(tmp_path):
-    text = STUDY.replace("random_seeds = [1, 2]", "random_seeds = [1]").replace(', start = "base"', "")
+    text = STUDY.replace("random_seeds = [1, 2]", "random_seeds = [1]")
     text = text[: text.index("[arms]")] + (
-        "[arms]\nseeds = {kind = 'seeds'}\nshot = {kind = 'one-shot'}\n"
-        "bare = {kind = 'one-shot', set = ['train.start=\"base\"']}\n"
+        "[arms]\nseeds = {kind = 'seeds'}\nshot = {kind = 'one-shot', set = ['train.start=\"seeds\"']}\n"
+        "bare = {kind = 'one-shot'}\n"
     )
     (said,) = compare(study_in(tmp_path, text), tmp_path / "out")["unequal"]
     assert said == "The trainings differ in their optimiser steps: seeds 8; shot 4 from tuned weights; bare 8."

@@ -31,7 +31,7 @@ test = 14
 rounds = 3
 model = {name = "scripted"}
 target = {batch = 4}
-train = {epochs = 2.0, checks = 2, targets = "sampled", start = "base"}
+train = {epochs = 2.0, checks = 2, targets = "sampled"}
 
 [arms]
 seeds = {kind = "seeds"}

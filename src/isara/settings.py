@@ -205,9 +205,9 @@ class TrainSettings(Section):
     """Longest training example in tokens, template included."""
     overlong: Literal["refuse", "drop"] = "refuse"
     """What to do with a longer one: `refuse` to train, or `drop` it and say so. None is ever cut."""
-    start: Literal["base", "seeds", "previous"] = "seeds"
-    """Weights a round's training starts from: the untouched model's, those tuned on the seeds alone, or the best so
-    far."""
+    start: Literal["base", "seeds", "previous"] = "base"
+    """Weights a round's training starts from: the untouched model's (`base`), those tuned on the seeds alone, or the
+    best so far (`previous`)."""
     round_steps: float | None = Field(default=None, gt=0, le=100)
     """Optimiser steps of each round, as a multiple of the baseline's; left out, 1 where a round starts from the
     untouched model's weights, and 0.5 where from tuned ones."""

@@ -17,8 +17,8 @@ from isara.settings import ModelSettings
 INSTALL = 'Run: pip install "isara[openvino]"'
 EIGHT_BITS = (
     "Weights in 8 bits: this CPU multiplies those and no bfloat16, so that the model writes and scores about twice as "
-    "fast, and is tuned up to a third faster. What it says changes a little (0.01 nats per token with the demo's model); "
-    "--set model.weights='full' keeps them whole."
+    "fast, and is tuned up to a third faster. What it says changes a little (0.01 nats per token with the demo's "
+    "model); --set model.weights='full' keeps them whole."
 )
 
 

@@ -11,25 +11,12 @@ rounded weight, and those of an adapter's factors from numbers in full (as in Sw
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 _STEPS = 127
 """Steps on each side of zero that a number of 8 bits has."""
-
-
-class Frozen(Protocol):
-    """A frozen weight, (out, in)."""
-
-    def onward(self, x: Tensor) -> Tensor:
-        """Return x W', (rows, out), for x of shape (rows, in)."""
-        ...
-
-    def back(self, grad: Tensor) -> Tensor:
-        """Return g W, (rows, in), for the gradient g of what came out, (rows, out)."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +51,10 @@ class InEightBits:
         # The steps of the weight's rows are taken along here: what is added up has to have a step in common.
         numbers, steps = in_eight_bits(grad * self.steps)
         return torch._int_mm(numbers, self.numbers).float().mul_(steps)
+
+
+Frozen = Whole | InEightBits
+"""A frozen weight, (out, in), with its products onward and back."""
 
 
 def in_eight_bits(rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from isara.backends.products import in_eight_bits
 from isara.backends.quiet import without_telemetry
 from isara.errors import BackendError
 
@@ -175,11 +177,9 @@ def compress(graph: Graph) -> None:
             continue
         name = constant.get_friendly_name()
         if name not in made:
-            weights = constant.get_data().astype(np.float32)
-            scale = np.maximum(np.abs(weights).max(1, keepdims=True), 1e-12) / 127
-            whole = ov.op.Constant(np.rint(weights / scale).astype(np.int8))
-            wide = ops.convert(whole, "f32")
-            made[name] = ops.multiply(wide, ops.constant(scale), name=name)
+            numbers, steps = in_eight_bits(torch.from_numpy(constant.get_data().astype(np.float32)))
+            wide = ops.convert(ov.op.Constant(numbers.numpy()), "f32")
+            made[name] = ops.multiply(wide, ops.constant(steps.numpy()), name=name)
         node.input(1).replace_source_output(made[name].output(0))
     graph.validate_nodes_and_infer_types()
 

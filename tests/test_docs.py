@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import math
+import operator
 import re
 import shlex
 import tomllib
@@ -109,19 +110,35 @@ def test_the_page_on_the_paper_names_the_default_of_each_step():
     assert len(re.findall(r"`[a-z_.]+`\s+\(default\s+`", text_of(PAPER))) > 30
 
 
+def changes_in(page):
+    """The changes of settings that a page's commands make."""
+    found = re.findall(r"--set ([a-z_.]+=[^\s`|\"]+)", text_of(page))
+    return [change for change in found if not change.startswith("section.key")]
+
+
 @each_page
 def test_every_change_of_a_setting_is_accepted(page):
-    changes = re.findall(r"--set ([a-z_.]+=[^\s`|\"]+)", text_of(page))
-    load(None, [change for change in changes if not change.startswith("section.key")])
+    settings = load(None, changes_in(page))
+    for name in {change.partition("=")[0] for change in changes_in(page)}:
+        assert operator.attrgetter(name)(settings) is not None, f"{page.name}: {name}"
+
+
+def settings_files_in(page):
+    """The settings files that a page shows."""
+    return [block for _, language, block in blocks(text_of(page)) if language == "toml"]
 
 
 @each_page
 def test_every_settings_file_shown_is_accepted(page, tmp_path):
-    for _, language, block in blocks(text_of(page)):
-        if language == "toml":
-            (tmp_path / "isara.toml").write_text(block, encoding="utf-8")
-            reads = load_study if "[arms]" in block else load
-            reads(tmp_path / "isara.toml")
+    for block in settings_files_in(page):
+        (tmp_path / "isara.toml").write_text(block, encoding="utf-8")
+        reads = load_study if "[arms]" in block else load
+        assert reads(tmp_path / "isara.toml") is not None
+
+
+def test_pages_show_changes_and_settings_files():
+    assert sum(len(changes_in(page)) for page in PAGES) > 10
+    assert sum(len(settings_files_in(page)) for page in PAGES) > 1
 
 
 @each_page

@@ -205,6 +205,7 @@ def test_broken_weights_are_not_blamed_on_packing(unchecked):
     with torch.no_grad():
         broken.get_input_embeddings().weight.fill_(float("nan"))
     selfcheck.check_packing(broken, "broken")
+    assert broken.config._attn_implementation == IMPLEMENTATION
 
 
 def test_packing_that_goes_wrong_is_found(unchecked, monkeypatch):

@@ -16,6 +16,7 @@ from isara.backends.openvino_export import FILE, export, exported
 from isara.backends.openvino_graph import (
     Batch,
     Factors,
+    Graph,
     Runner,
     Tensors,
     add_adapter,
@@ -139,7 +140,11 @@ class Session:
 
 
 class Opened:
-    """A converted checkpoint, compiled when it is first used: bare, and with the tuned weights that are in use."""
+    """
+    A converted checkpoint, compiled when it is first used: bare, and with the tuned weights that are in use.
+
+    It is read, and its weights are rounded to 8 bits, once: what is compiled are copies of its graph, which share them.
+    """
 
     def __init__(self, checkpoint: Checkpoint, number_format: str, batch_tokens: int, *, int8: bool = False) -> None:
         refuse_format(number_format)
@@ -147,6 +152,7 @@ class Opened:
         self.number_format = number_format
         self.int8 = int8
         self.room = Room(batch_tokens)
+        self._graph: Graph | None = None
         self._bare: Session | None = None
         self._tuned: Session | None = None
         self._worn = ""
@@ -154,7 +160,7 @@ class Opened:
     def bare(self) -> Session:
         """Return the session of the untouched checkpoint."""
         if self._bare is None:
-            self._bare = Session(lambda: self.compiled(self.file), self.room)
+            self._bare = Session(lambda: self.compiled(self.graph), self.room)
         return self._bare
 
     def tuned(self, folder: Path, content: str) -> Session:
@@ -174,7 +180,13 @@ class Opened:
     def adapted(self, folder: Path) -> Callable[[], Runner]:
         """Return what compiles the checkpoint with the adapter in a folder."""
         factors = read_factors(folder)
-        return lambda: self.compiled(self.file, factors)
+
+        def wearing() -> Graph:
+            graph = self.graph()
+            add_adapter(graph, factors)
+            return graph
+
+        return lambda: self.compiled(wearing)
 
     def whole(self, folder: Path) -> Callable[[], Runner]:
         """Return what converts and compiles the fully tuned weights in a folder."""
@@ -183,21 +195,31 @@ class Opened:
             with tempfile.TemporaryDirectory(prefix="isara-openvino-") as scratch:
                 export(folder, Path(scratch))
                 # Read as a whole: some systems do not let go of a file that is mapped.
-                return self.compiled(Path(scratch) / FILE, mapped=False)
+                return self.compiled(lambda: self.read(Path(scratch) / FILE, mapped=False))
 
         return compiled
 
-    def compiled(self, file: Path, adapter: Mapping[str, Factors] | None = None, *, mapped: bool = True) -> Runner:
-        """Return the graph in a file made ready to run; BackendError: there is not enough memory for it."""
+    def graph(self) -> Graph:
+        """Return a copy of the checkpoint's graph, to be changed and compiled."""
+        if self._graph is None:
+            self._graph = self.read(self.file, mapped=True)
+        return self._graph.clone()
+
+    def read(self, file: Path, *, mapped: bool) -> Graph:
+        """Return the graph in a file, its weights in the format in use."""
+        graph = read_graph(file, mapped=mapped)
+        if self.int8:
+            compress(graph)
+        return graph
+
+    def compiled(self, graph: Callable[[], Graph]) -> Runner:
+        """Return a graph made ready to run; BackendError: there is not enough memory for it."""
         try:
-            graph = read_graph(file, mapped=mapped)
-            if self.int8:
-                compress(graph)
-            if adapter:
-                add_adapter(graph, adapter)
-            return Runner(graph, self.number_format)
+            return Runner(graph(), self.number_format)
         except (RuntimeError, MemoryError) as error:
-            raise no_room(file, error) from error
+            # Nothing of what was begun without room is relied on again.
+            self._graph = None
+            raise no_room(self.file, error) from error
 
 
 def read_factors(folder: Path) -> dict[str, Factors]:

@@ -241,6 +241,20 @@ def test_eight_bits_are_near_and_not_the_same(llama):
     assert small == pytest.approx(full, abs=0.2)
 
 
+def test_the_graph_is_read_and_rounded_once_whatever_is_worn(llama, tmp_path, monkeypatch):
+    pairs = list(zip(PROMPTS, ANSWERS, strict=True))
+    worn = [None, adapter(tmp_path / "one", llama, 1), adapter(tmp_path / "two", llama, 2), None]
+    apart = [OpenVinoModel(llama, dtype="float32", int8=True).with_adapter(folder).score(pairs) for folder in worn]
+    calls = []
+    for name in ("read_graph", "compress"):
+        real = getattr(openvino_session, name)
+        monkeypatch.setattr(openvino_session, name, lambda *a, n=name, r=real, **k: calls.append(n) or r(*a, **k))
+    model = OpenVinoModel(llama, dtype="float32", int8=True)
+    assert [model.with_adapter(folder).score(pairs) for folder in worn] == apart
+    assert calls == ["read_graph", "compress"]
+    assert apart[0] != apart[1] != apart[2]
+
+
 def test_a_checkpoint_is_converted_once(llama, monkeypatch):
     file = openvino_export.exported(llama)
     monkeypatch.setattr(openvino_export, "export", None)

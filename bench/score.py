@@ -63,7 +63,7 @@ def rows(model: str = "smollm2-135m", questions: int = 8, candidates: int = 6, t
     answers = sum(len(completion) for _, completion in pairs)
 
     def apart() -> object:
-        with mock.patch.object(forest, "WORTH", 10**9):
+        with mock.patch.object(forest, "_WORTH", 10**9):
             return score_encoded(ours.network, pairs, ours.budget)
 
     took = take_turns(

@@ -6,7 +6,7 @@ pytest.importorskip("transformers")
 from hypothesis import example, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from isara.backends.forest import WORTH, Forest, common, cut, fresh, shared  # noqa: E402
+from isara.backends.forest import Forest, common, cut, fresh, shared  # noqa: E402
 from isara.backends.memory import Budget  # noqa: E402
 from isara.backends.scoring import completion_logs, score_encoded  # noqa: E402
 from tiny import PACKABLE, pair, sequence  # noqa: E402
@@ -65,9 +65,7 @@ def test_any_sequences_are_laid_out_and_cut(rows, most):
     for row, places in zip(rows, forest.rows, strict=True):
         assert forest.tokens[0, list(places)].tolist() == row
         assert forest.positions[0, list(places)].tolist() == list(range(len(row)))
-    # A shared beginning that goes on for a few tokens beyond a segment is not worth another.
-    assert forest.tokens.shape[1] <= sum(fresh(rows)) + (WORTH - 1) * len(rows)
-    assert sum(fresh(rows)) <= sum(map(len, rows))
+    assert forest.tokens.shape[1] <= sum(fresh(rows)) <= sum(map(len, rows))
     groups = cut(rows, most)
     assert sorted(i for group in groups for i in group) == list(range(len(rows)))
     for group in groups:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from isara.backends.attention import explicit, grouped_heads, padded_attention
 
-WORTH = 8
+_WORTH = 8
 """Tokens that a shared beginning must have: for a few tokens of a template, more segments are not worth it."""
 
 
@@ -159,7 +159,7 @@ def branches(sequences: Sequence[list[int]], depth: int) -> Iterator[range]:
     start = 0
     for i, (one, other) in enumerate(pairwise(sequences), 1):
         alike = common(one, other)
-        if alike - depth < WORTH and not (alike == len(one) == len(other)):
+        if alike - depth < _WORTH and not (alike == len(one) == len(other)):
             yield range(start, i)
             start = i
     yield range(start, len(sequences))
@@ -195,13 +195,13 @@ def block_of(segments: Sequence[Segment], device: torch.device) -> Block:
 
 def fresh(sequences: Sequence[list[int]]) -> list[int]:
     """
-    Return about how many tokens each sequence, taken in the order of sorting, adds to those before it.
+    Return how many tokens at most each sequence, taken in the order of sorting, adds to those before it.
 
-    At most `WORTH - 1` too few: a few tokens beyond the end of a segment may be shared and stand in the row again.
+    The end of what it shares with the one before may lie beyond the last segment of both by less than is worth another.
     """
     order = sorted(sequences)
     alike = [0, *(common(one, other) for one, other in pairwise(order))]
-    return [len(row) - (shared if shared >= WORTH else 0) for row, shared in zip(order, alike, strict=True)]
+    return [len(row) - max(0, shared - (_WORTH - 1)) for row, shared in zip(order, alike, strict=True)]
 
 
 def cut(sequences: Sequence[list[int]], most: int) -> list[list[int]]:

@@ -100,7 +100,9 @@ class Usual:
         from trl import SFTConfig, SFTTrainer
 
         wanted, records = self.settings["train"], list(read_jsonl(arm / "train.jsonl"))
-        steps = json.loads((arm / "training.json").read_text(encoding="utf-8"))["steps"]
+        training = json.loads((arm / "training.json").read_text(encoding="utf-8"))
+        # A rate that was tried and not taken is a training too; its start is not counted again.
+        steps = training["steps"] + sum(other["steps"] for other in training["tried"])
         timed = min(steps, max(4, math.ceil(self.share * steps)))
         times = [time.perf_counter()]
 
@@ -116,7 +118,7 @@ class Usual:
                     output_dir=folder,
                     max_steps=timed,
                     per_device_train_batch_size=wanted["batch"],
-                    learning_rate=wanted["learning_rate"],
+                    learning_rate=training["learning_rate"],
                     use_cpu=self.device.type == "cpu",
                     # Its default is bfloat16 also where a CPU only emulates that, which takes several times as long.
                     bf16=self.dtype == torch.bfloat16,
@@ -177,8 +179,9 @@ class Usual:
         checks = 0
         if (arm / "training.json").exists():
             took += self.score(longer)
-            curve = json.loads((arm / "training.json").read_text(encoding="utf-8"))["curve"]
-            checks = sum(step["heldout"] is not None for step in curve)
+            training = json.loads((arm / "training.json").read_text(encoding="utf-8"))
+            curves = [training["curve"], *(other["curve"] for other in training["tried"])]
+            checks = sum(step["heldout"] is not None for curve in curves for step in curve)
         limits = self.settings["answers"] | {"temperature": 0}
         return {
             "held-out scores": took,

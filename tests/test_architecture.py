@@ -29,7 +29,7 @@ prefixes vectors values turning
 rouge
 neighbours
 config fields prompts retrieve rundir lock filter gate diversity symptoms topics scripted console
-digests targetfiles spent
+digests targetfiles spent rates
 textfiles columns picking stage drafted study heldout manifest replay lineage likeness advice testing report backends
 passages readers context sharing tally generate summary doctor seal
 distil verify evals iterations

@@ -236,6 +236,22 @@ def test_a_kill_at_any_write_changes_nothing(driver, reference, moments, tmp_pat
         shutil.rmtree(folder)
 
 
+def test_a_kill_at_any_write_of_two_learning_rates_changes_nothing(driver, tmp_path):
+    """Trials end in one arm: their weights move, their folder goes, whatever comes in between."""
+    more = ("--set", "rounds=0", "--set", "train.learning_rate=4e-3", "--set", "train.other_rate=1e-3")
+    _, moments = driver.run(tmp_path / "whole", *more)
+    expected = contents(tmp_path / "whole" / "run")
+    training = json.loads(expected["seeds-only/training.json"])
+    assert (training["learning_rate"], [one["learning_rate"] for one in training["tried"]]) == (0.001, [0.004])
+    for kill_at in spread(range(1, moments + 1), max(20, KILLS)):
+        folder = tmp_path / str(kill_at)
+        killed, _ = driver.run(folder, *more, kill_at=kill_at)
+        assert killed, kill_at
+        driver.run(folder, *more)
+        assert contents(folder / "run") == expected, kill_at
+        shutil.rmtree(folder)
+
+
 def test_a_run_killed_again_and_again_gets_there(driver, reference, tmp_path):
     """Every process adds a few things that last, and dies: with many kills, one thing."""
     apart = 1 if KILLS >= 100 else 9

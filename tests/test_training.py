@@ -527,6 +527,19 @@ def test_the_learning_rate_rises_then_falls(steps):
     assert math.isclose(rates[-1], 1 / (steps - top)) or steps == 1
 
 
+def test_a_training_can_be_given_another_rate_than_the_usual_one(base, tmp_path):
+    def tuned(name, usual, **given):
+        trainer = trainer_of(base, learning_rate=usual, keep="last")
+        out = tmp_path / name
+        trainer.train(LESSONS, EXAM, steps=4, start=None, out=out, seed=1, watch=lambda step: None, **given)
+        return weights_in(out)
+
+    usual, other = tuned("usual", 0.01), tuned("other", 0.002)
+    asked = tuned("asked", 0.01, learning_rate=0.002)
+    assert all(torch.equal(asked[name], other[name]) for name in other)
+    assert not all(torch.equal(asked[name], usual[name]) for name in usual)
+
+
 def test_replayed_text_is_forgotten_less(base, tmp_path):
     """A model that reads some prose first, then learns the lessons with prose mixed in, and without."""
     prose = [f"The ship leaves at {n} and the harbour is grey in the rain." for n in range(3, 9)]

@@ -6,6 +6,7 @@ from typing import Any
 
 from isara.context import Run
 from isara.heldout import as_examples
+from isara.rates import rates_of
 from isara.tuning import steps_for
 
 
@@ -26,7 +27,8 @@ def plan(run: Run) -> list[dict[str, Any]]:
 
     def arm(name: str, label: str, *, tuned: bool = True) -> None:
         if tuned:
-            add(f"train-{name}", f"tuning, {label}", "train", steps_for(run, name), step)
+            trials = len(rates_of(run.settings.train)) if name == "seeds-only" else 1
+            add(f"train-{name}", f"tuning, {label}", "train", trials * steps_for(run, name), step)
         add(f"score-{name}", f"scoring, {label}", "score", judged, 0.02 * tokens * 0.6)
 
     arm("base", "untouched model", tuned=False)

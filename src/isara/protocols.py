@@ -192,9 +192,10 @@ class Trainer(Protocol):
         out: Path,
         seed: int,
         watch: Callable[[Step], None],
+        learning_rate: float | None = None,
     ) -> Trained:
         """
-        Tune for up to `steps` optimiser steps into the folder `out`.
+        Tune for up to `steps` optimiser steps into the folder `out`, with a peak learning rate (None: its usual one).
 
         The weights begin as those in `start` (None: the base model). Called again after a crash with the same
         arguments, it goes on from its last checkpoint or starts over, and ends with the same weights. `out` is complete

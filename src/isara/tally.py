@@ -93,6 +93,11 @@ def means_of(rows: Scores, sign: float = 1.0) -> dict[str, Any]:
     return {"mean": round(sum(means) / len(means), 6), "by_seed": [round(mean, 6) for mean in means]}
 
 
+def steps_of(training: Mapping[str, Any]) -> int:
+    """Return the steps of a training, those at learning rates that were not taken included."""
+    return int(training["steps"]) + sum(int(trial["steps"]) for trial in training.get("tried", []))
+
+
 def outcome(out: Path, place: Place, file: str) -> tuple[dict[str, Any], list[float]]:
     """Return what an arm came to with one random seed and what it cost, and its score of each item."""
     run = out / place.run
@@ -115,7 +120,7 @@ def outcome(out: Path, place: Place, file: str) -> tuple[dict[str, Any], list[fl
         "taken": training.get("steps", 0),
         "best_step": training.get("best_step", 0),
         "start": training.get("start"),
-        "steps_in_all": sum(read_json(run / arm / "training.json")["steps"] for arm in trainings),
+        "steps_in_all": sum(steps_of(read_json(run / arm / "training.json")) for arm in trainings),
         "drafted": sum(read_json(run / f"round-{n}" / "round.json")["drafted"] for n in rounds),
         "tokens": sum(written(run / f"round-{n}") for n in rounds),
         "seconds": round(sum(event["seconds"] for event in stages if event["name"] in took), 1),

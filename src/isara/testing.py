@@ -34,6 +34,7 @@ from isara.protocols import (
 from isara.rouge import tokens
 from isara.rundir import write_json
 from isara.scripted import dice, flat, judge, noise, number, read, write_answer, write_question
+from isara.settings import TrainSettings
 from isara.turning import best_of, has_turned
 
 Respond = Callable[[Prompt, Sampling, int], str]
@@ -213,10 +214,11 @@ class ScriptedTrainer:
         out: Path,
         seed: int,
         watch: Callable[[Step], None],
+        learning_rate: float | None = None,
     ) -> Trained:
         """Leave `scripted.json` in the folder `out`: the same for the same arguments, and either whole or not there."""
         before = _strength_in(start) if start else 0.0
-        learned = _learned(examples, seed)
+        learned = _learned(examples, seed) * _suits(learning_rate)
         shares = [_ramp(step / steps) for step in range(1, steps + 1)]
         reached = [round(before + (1 - before) * learned * share, 6) for share in shares]
         pairs = [(example.prompt, example.completion) for example in heldout]
@@ -251,6 +253,12 @@ class ScriptedTrainer:
 def _ramp(share: float) -> float:
     """Return how much of what there is to learn is learned after a share of the steps; the last ones lose a bit."""
     return min(1.0, share / 0.75) - 0.12 * max(0.0, share - 0.75)
+
+
+def _suits(learning_rate: float | None) -> float:
+    """Return the share of what there is to learn that is learned with a rate: all with the default, else less."""
+    usual = TrainSettings().learning_rate
+    return 1.0 if learning_rate is None else 1 / (1 + abs(math.log2(learning_rate / usual)) / 8)
 
 
 def _learned(examples: Sequence[Example], seed: int) -> float:

@@ -15,7 +15,8 @@ from isara.events import Event
 from isara.heldout import as_examples
 from isara.passages import as_replay, read_passages, sha256_of_text
 from isara.prompts import as_messages
-from isara.protocols import Example, Step, Targets, Trained
+from isara.protocols import Example, Targets, Trained
+from isara.rates import Trial, curve_to_json, forget, rate_of, rates_of, take, tried
 from isara.retrieve import request_seed
 from isara.rundir import read_json, write_json, write_jsonl
 from isara.samples import Sample
@@ -53,31 +54,57 @@ def train_arm(
         write_jsonl(folder / "train.jsonl", [trl_record(example) for example in examples])
     if done:
         refuse_other_text(folder, replayed)
+        forget(folder)
         average(run, arm, beside)
         end(run, stage, 0.0, resumed=True)
         return
     started = time.monotonic()
-
-    def watch(step: Step) -> None:
-        run.watch(Event("progress", {"name": stage, "done": step.number}))
-
-    trained = run.trainer.train(
-        examples,
-        as_examples(run.heldout, chat=run.model.chat),
-        steps=steps,
-        start=start,
-        out=own,
-        seed=request_seed(run.settings.seed, "train", arm),
-        watch=watch,
-    )
-    refuse_divergence(arm, trained)
-    if trained.steps < steps:
-        run.watch(Event("revise", {"name": stage, "units": trained.steps}))
+    trained, at = tuned(run, arm, examples, start, own)
     origin = {"start": None if start is None else str(start.relative_to(run.folder)), "averaged": list(beside)}
     text = {"replayed_sha256": replayed, "dropped_overlong": dropped}
-    write_json(folder / "training.json", origin | {"planned": steps} | account(trained, examples) | text)
+    write_json(folder / "training.json", origin | {"planned": steps} | at | account(trained, examples) | text)
+    forget(folder)
     average(run, arm, beside)
     end(run, stage, started)
+
+
+def tuned(
+    run: Run, arm: str, examples: Sequence[Example], start: Path | None, out: Path
+) -> tuple[Trained, dict[str, Any]]:
+    """
+    Tune an arm into the folder `out`: the seeds alone with each of the run's learning rates, a round with the better.
+
+    Returns the training whose weights are there, and what `training.json` says of its learning rate.
+    """
+    stage, steps, wanted = f"train-{arm}", steps_for(run, arm), run.settings.train
+    heldout = as_examples(run.heldout, chat=run.model.chat)
+
+    def tune(rate: float, place: Path, before: int = 0) -> Trained:
+        return run.trainer.train(
+            examples,
+            heldout,
+            steps=steps,
+            start=start,
+            out=place,
+            seed=request_seed(run.settings.seed, "train", arm),
+            watch=lambda step: run.watch(Event("progress", {"name": stage, "done": before + step.number})),
+            learning_rate=rate,
+        )
+
+    rates = rates_of(wanted) if arm == "seeds-only" else (rate_of(run.folder, wanted),)
+    trials = tried(out.parent, rates, tune) if len(rates) > 1 else [Trial(rates[0], tune(rates[0], out), out)]
+    best, others = trials[0], trials[1:]
+    refuse_divergence(arm, best)
+    take(best, out)
+    taken = sum(trial.trained.steps for trial in trials)
+    if taken < steps * len(rates):
+        run.watch(Event("revise", {"name": stage, "units": taken}))
+    if others:
+        run.say(
+            f"Of two learning rates {best.rate:g} makes the held-out samples likeliest (NLL per token "
+            f"{best.nll:.3f}; {', '.join(f'{t.nll:.3f} at {t.rate:g}' for t in others)}): rounds have it too."
+        )
+    return best.trained, {"learning_rate": best.rate, "tried": [trial.to_json() for trial in others]}
 
 
 def account(trained: Trained, examples: Sequence[Example]) -> dict[str, Any]:
@@ -91,9 +118,7 @@ def account(trained: Trained, examples: Sequence[Example]) -> dict[str, Any]:
         "generated": len(examples) - seeds - passages,
         "replayed": passages,
         "soft": sum(example.targets is not None for example in examples),
-        "curve": [
-            {"step": s.number, "loss": s.loss, "heldout": list(s.heldout) if s.heldout else None} for s in trained.curve
-        ],
+        "curve": curve_to_json(trained.curve),
     }
 
 
@@ -117,14 +142,13 @@ def refuse_other_text(folder: Path, replayed: str | None) -> None:
         )
 
 
-def refuse_divergence(arm: str, trained: Trained) -> None:
+def refuse_divergence(arm: str, best: Trial) -> None:
     """Raise BackendError where a loss of a training is no finite number."""
-    for step in trained.curve:
-        if not all(map(math.isfinite, (step.loss, *(step.heldout or ())))):
-            raise BackendError(
-                f"{arm}: the training lost its way at step {step.number} of {step.of} (a loss is no finite number). "
-                "Lower train.learning_rate, or set model.dtype='float32'."
-            )
+    if best.lost is not None:
+        raise BackendError(
+            f"{arm}: the training lost its way at step {best.lost} of {best.trained.curve[0].of} (a loss is no finite "
+            "number). Lower train.learning_rate, or set model.dtype='float32'."
+        )
 
 
 def training_set(

@@ -104,6 +104,7 @@ class TransformersTrainer:
         out: Path,
         seed: int,
         watch: Callable[[Step], None],
+        learning_rate: float | None = None,
     ) -> Trained:
         """
         Tune for `steps` steps into the folder `out`; goes on from its savepoint beside `out` where there is one.
@@ -111,7 +112,8 @@ class TransformersTrainer:
         Ends sooner where the best step is to be kept and the checks of the held-out samples have turned.
         """
         weights = Weights(self, start, seed)
-        optimiser = torch.optim.AdamW(weights.trainable(), lr=self.settings.learning_rate, weight_decay=0.0, fused=True)
+        rate = self.settings.learning_rate if learning_rate is None else learning_rate
+        optimiser = torch.optim.AdamW(weights.trainable(), lr=rate, weight_decay=0.0, fused=True)
         savepoint = Savepoint(out.parent / f"{out.name}.savepoint")
         state = savepoint.load(weights, optimiser)
         pairs = [self.encode(example) for example in examples]
@@ -126,7 +128,7 @@ class TransformersTrainer:
         checks = check_steps(steps, self.settings.checks) if judged else frozenset()
         for number in range(state.step + 1, steps + 1):
             drawn = order[(number - 1) * self.settings.batch : number * self.settings.batch]
-            set_rate(optimiser, self.settings.learning_rate * schedule(number, steps))
+            set_rate(optimiser, rate * schedule(number, steps))
             loss = weights.step([pairs[i] for i in drawn], optimiser, [soft[i] for i in drawn])
             scores = weights.score(judged) if number in checks else None
             state.add(Step(number, steps, loss, scores))

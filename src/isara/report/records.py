@@ -75,6 +75,16 @@ class CurvePoint(Record):
     heldout: tuple[float, ...] | None = None
 
 
+class OtherTraining(Record):
+    """A training at a learning rate that was not taken."""
+
+    learning_rate: float
+    steps: int
+    best_step: int
+    lost: int | None = None
+    curve: tuple[CurvePoint, ...] = ()
+
+
 class Training(Record):
     """How an arm was tuned."""
 
@@ -83,6 +93,8 @@ class Training(Record):
     planned: int | None = None
     start: str | None = None
     averaged: tuple[str, ...] = ()
+    learning_rate: float | None = None
+    tried: tuple[OtherTraining, ...] = ()
     examples: int | None = None
     seeds: int | None = None
     generated: int | None = None

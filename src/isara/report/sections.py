@@ -220,6 +220,9 @@ def trainings(run: Run) -> str:
         said = [f"{training.steps:,} steps from {training.start or 'the untouched model'}"]
         if training.planned is not None and training.planned > training.steps:
             said.append(f"ended before step {training.planned:,}, as the held-out samples grew less likely")
+        if training.tried:
+            others = ", ".join(f"{other.learning_rate:g}" for other in training.tried)
+            said.append(f"learning rate {training.learning_rate:g}, which did better than {others}")
         if training.examples is not None:
             said.append(count(training.examples, "example"))
         if training.seeds is not None and training.generated is not None:

@@ -238,7 +238,7 @@ def test_a_kill_at_any_write_changes_nothing(driver, reference, moments, tmp_pat
 
 def test_a_kill_at_any_write_of_two_learning_rates_changes_nothing(driver, tmp_path):
     """Trials end in one arm: their weights move, their folder goes, whatever comes in between."""
-    more = ("--set", "rounds=0", "--set", "train.learning_rate=4e-3", "--set", "train.other_rate=1e-3")
+    more = ("--set", "rounds=0", "--set", "train.learning_rate=4e-3", "--set", "train.other_rate=0.25")
     _, moments = driver.run(tmp_path / "whole", *more)
     expected = contents(tmp_path / "whole" / "run")
     training = json.loads(expected["seeds-only/training.json"])

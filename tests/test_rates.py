@@ -101,9 +101,10 @@ def test_weights_that_have_been_taken_stay(tmp_path):
 
 
 def test_without_another_rate_there_is_one(tmp_path):
-    assert rates_of(TrainSettings(learning_rate=0.01)) == (0.01,)
-    assert rate_of(tmp_path, TrainSettings(learning_rate=0.01)) == 0.01
-    assert rates_of(TrainSettings(learning_rate=0.01, other_rate=0.02)) == (0.01, 0.02)
+    assert rates_of(TrainSettings(learning_rate=0.01, other_rate=1)) == (0.01,)
+    assert rate_of(tmp_path, TrainSettings(learning_rate=0.01, other_rate=1)) == 0.01
+    assert rates_of(TrainSettings(learning_rate=0.01, other_rate=2)) == (0.01, 0.02)
+    assert rates_of(TrainSettings(learning_rate=0.01, other_rate=0.5)) == (0.01, 0.005)
 
 
 class Listening(ScriptedTrainer):
@@ -131,7 +132,7 @@ def run_with(small, out, *sets, trainer=None, watch=quiet):
 def test_rounds_have_the_better_rate(usual, other, better, small, tmp_path):
     events = []
     trainer = run_with(
-        small, tmp_path, f"train.learning_rate={usual}", f"train.other_rate={other}", watch=events.append
+        small, tmp_path, f"train.learning_rate={usual}", f"train.other_rate={other / usual}", watch=events.append
     )
     assert [rate for _, rate in trainer.asked] == [usual, other, better]
     seeds, first = training(tmp_path, "seeds-only"), training(tmp_path, "round-1")
@@ -150,8 +151,8 @@ def test_rounds_have_the_better_rate(usual, other, better, small, tmp_path):
 
 
 def test_with_two_rates_the_run_is_that_of_the_better_alone(small, tmp_path):
-    run_with(small, tmp_path / "two", "train.learning_rate=4e-3", "train.other_rate=1e-3")
-    run_with(small, tmp_path / "one", "train.learning_rate=1e-3")
+    run_with(small, tmp_path / "two", "train.learning_rate=4e-3", "train.other_rate=0.25")
+    run_with(small, tmp_path / "one", "train.learning_rate=1e-3", "train.other_rate=1")
     for file in ("seeds-only/heldout.jsonl", "round-1/kept.jsonl", "round-1/train.jsonl", "round-1/heldout.jsonl"):
         assert (tmp_path / "two" / file).read_bytes() == (tmp_path / "one" / file).read_bytes(), file
     assert training(tmp_path / "one", "seeds-only")["tried"] == []
@@ -165,17 +166,17 @@ def test_where_both_lose_their_way_the_run_says_so(small, tmp_path):
             return outcome(math.nan)
 
     with pytest.raises(BackendError, match=r"seeds-only: the training lost its way"):
-        run_with(small, tmp_path, "train.other_rate=2e-3", trainer=Diverging())
+        run_with(small, tmp_path, "train.other_rate=2", trainer=Diverging())
 
 
 def test_the_report_tells_both_rates(small, tmp_path):
-    run_with(small, tmp_path, "train.learning_rate=4e-3", "train.other_rate=1e-3")
+    run_with(small, tmp_path, "train.learning_rate=4e-3", "train.other_rate=0.25")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "learning rate 0.001, which did better than 0.004" in page
 
 
 def test_a_study_counts_the_steps_of_both(small, tmp_path):
-    run_with(small, tmp_path / "run", "train.learning_rate=4e-3", "train.other_rate=1e-3")
+    run_with(small, tmp_path / "run", "train.learning_rate=4e-3", "train.other_rate=0.25")
     steps = {arm: training(tmp_path / "run", arm) for arm in ("seeds-only", "round-1")}
     (other,) = steps["seeds-only"]["tried"]
     counted, _ = outcome_of(tmp_path, Place("loop", 17, "run", "round-1"), "heldout.jsonl")
@@ -185,7 +186,7 @@ def test_a_study_counts_the_steps_of_both(small, tmp_path):
 
 def test_the_progress_line_has_the_steps_of_both(small, tmp_path):
     planned = []
-    run_with(small, tmp_path, "train.other_rate=2e-3", watch=planned.append)
+    run_with(small, tmp_path, "train.other_rate=2", watch=planned.append)
     (stages,) = (event.data["stages"] for event in planned if event.kind == "plan")
     units = {stage["name"]: stage["units"] for stage in stages}
     assert units["train-seeds-only"] == 2 * training(tmp_path, "seeds-only")["planned"]

@@ -47,12 +47,13 @@ class Trial:
 
 def rates_of(train: TrainSettings) -> tuple[float, ...]:
     """Return the peak learning rates that the seeds are tuned with, the usual one first."""
-    return (train.learning_rate, *(() if train.other_rate is None else (train.other_rate,)))
+    usual = train.learning_rate
+    return (usual,) if train.other_rate == 1 else (usual, usual * train.other_rate)
 
 
 def rate_of(folder: Path, train: TrainSettings) -> float:
     """Return the peak learning rate of a round's training, in a run whose seeds are tuned."""
-    if train.other_rate is None:
+    if len(rates_of(train)) == 1:
         return train.learning_rate
     return float(read_json(folder / "seeds-only" / "training.json")["learning_rate"])
 

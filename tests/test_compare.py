@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import weakref
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict
 from pathlib import Path
 
@@ -325,6 +326,27 @@ def test_no_model_stays_in_memory_while_the_next_random_seed_begins(tmp_path):
     compare(study_in(tmp_path, SHORT), tmp_path / "out", backend=backend, watch=watch)
     assert len(made) > 2
     assert alive == []
+
+
+def test_a_study_that_another_process_is_beginning_is_awaited(tmp_path):
+    path, out = study_in(tmp_path, SHORT), tmp_path / "out"
+    compare_part(path, tmp_path / "whole", [1])
+    shutil.copytree(tmp_path / "whole" / "data", out / "data")
+    (out / "data" / "hash.json").unlink()
+    with ThreadPoolExecutor(1) as beside:
+        with locked(out):
+            made = beside.submit(compare_part, path, out, [1])
+            assert wait([made], timeout=0.5).not_done
+            shutil.copy(tmp_path / "whole" / "data" / "hash.json", out / "data")
+        made.result(timeout=60)
+    assert list((out / "seed-1").glob("*/summary.json"))
+
+
+def test_samples_that_no_process_is_writing_are_no_study(tmp_path):
+    (tmp_path / "out" / "data").mkdir(parents=True)
+    for make in (lambda path, out: compare_part(path, out, [1]), compare):
+        with pytest.raises(RunError, match=r"out: not empty, and no study of isara \(found data\)"):
+            make(study_in(tmp_path, SHORT), tmp_path / "out")
 
 
 def test_processes_that_share_the_random_seeds_make_what_one_makes(tmp_path):

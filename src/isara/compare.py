@@ -50,8 +50,9 @@ def compare(
     `align` raises.
     """
     study = load_study(study) if isinstance(study, Path) else study
-    refuse_strangers(out)
+    refuse_strangers(out, begun=True)
     with locked(out):
+        refuse_strangers(out)
         load, embedder, let_go = opening(backend or choose_backend, watch)
         data, items, jobs, places = prepared(study, out, embedder)
         seeds = study.chosen.random_seeds
@@ -98,9 +99,10 @@ def compare_part(
     if strange:
         found = ", ".join(map(str, study.chosen.random_seeds))
         raise SettingsError(f"{study.path}: random_seeds: {strange[0]} is not among them (found: {found}).")
-    refuse_strangers(out)
+    refuse_strangers(out, begun=True)
     # Begun together, each writes the same samples, one after the other.
     with locked_soon(out):
+        refuse_strangers(out)
         _, embedder, _ = opening(backend or choose_backend, watch)
         data, _, jobs, _ = prepared(study, out, embedder)
     for seed in random_seeds:
@@ -170,10 +172,14 @@ def shown(
     return found
 
 
-def refuse_strangers(out: Path) -> None:
-    """Raise RunError where a folder has something in it and is no study: nobody's files are to be mixed with ours."""
+def refuse_strangers(out: Path, *, begun: bool = False) -> None:
+    """
+    Raise RunError where a folder has something in it and is no study: nobody's files are to be mixed with ours.
+
+    With `begun` another process may be writing the samples of the study at this moment, so that these say nothing.
+    """
     strangers = sorted(entry.name for entry in out.glob("[!.]*")) if out.is_dir() else []
-    if strangers and not (out / "data" / "hash.json").exists():
+    if strangers and not (begun and strangers == ["data"]) and not (out / "data" / "hash.json").exists():
         raise RunError(f"{out}: not empty, and no study of isara (found {strangers[0]}). Give another --out.")
 
 

@@ -182,7 +182,7 @@ class TrainSettings(Section):
     """Scale of the adapters: their output is multiplied by alpha / rank."""
     learning_rate: float = Field(default=1e-3, gt=0, le=1)
     """Peak learning rate; rises over the first 10 % of the steps, then falls in a straight line to 0."""
-    other_rate: float = Field(default=2.0, gt=0, le=100)
+    other_rate: float = Field(default=1.0, gt=0, le=100)
     """A multiple of `train.learning_rate` with which the seeds are tuned as well; every round has the one of the two
     that made the held-out samples likeliest. 1 tries no other."""
     batch: int = Field(default=8, ge=1, le=4096)

@@ -88,7 +88,8 @@ def tuned(
             out=place,
             seed=request_seed(run.settings.seed, "train", arm),
             watch=lambda step: run.watch(Event("progress", {"name": stage, "done": before + step.number})),
-            learning_rate=rate,
+            # Without a choice a trainer has its usual one.
+            learning_rate=rate if wanted.other_rate != 1 else None,
         )
 
     rates = rates_of(wanted) if arm == "seeds-only" else (rate_of(run.folder, wanted),)

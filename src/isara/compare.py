@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,9 +51,7 @@ def compare(
     `align` raises.
     """
     study = load_study(study) if isinstance(study, Path) else study
-    refuse_strangers(out, begun=True)
-    with locked(out):
-        refuse_strangers(out)
+    with held(out, locked):
         load, embedder, let_go = opening(backend or choose_backend, watch)
         data, items, jobs, places = prepared(study, out, embedder)
         seeds = study.chosen.random_seeds
@@ -99,10 +98,8 @@ def compare_part(
     if strange:
         found = ", ".join(map(str, study.chosen.random_seeds))
         raise SettingsError(f"{study.path}: random_seeds: {strange[0]} is not among them (found: {found}).")
-    refuse_strangers(out, begun=True)
     # Begun together, each writes the same samples, one after the other.
-    with locked_soon(out):
-        refuse_strangers(out)
+    with held(out, locked_soon):
         _, embedder, _ = opening(backend or choose_backend, watch)
         data, _, jobs, _ = prepared(study, out, embedder)
     for seed in random_seeds:
@@ -172,14 +169,31 @@ def shown(
     return found
 
 
-def refuse_strangers(out: Path, *, begun: bool = False) -> None:
+@contextmanager
+def held(out: Path, lock: Callable[[Path], AbstractContextManager[object]]) -> Iterator[None]:
     """
-    Raise RunError where a folder has something in it and is no study: nobody's files are to be mixed with ours.
+    Hold a study's folder; raises RunError where it has something in it and is no study.
 
-    With `begun` another process may be writing the samples of the study at this moment, so that these say nothing.
+    That is looked at before the lock's file is there, so that nobody's files are mixed with ours, and after: until then
+    another process may be writing the study's samples.
     """
-    strangers = sorted(entry.name for entry in out.glob("[!.]*")) if out.is_dir() else []
-    if strangers and not (begun and strangers == ["data"]) and not (out / "data" / "hash.json").exists():
+    if strangers_in(out) != ["data"]:
+        refuse_strangers(out)
+    with lock(out):
+        refuse_strangers(out)
+        yield
+
+
+def strangers_in(out: Path) -> list[str]:
+    """Return the names of what is in a folder that is no study."""
+    known = not out.is_dir() or (out / "data" / "hash.json").exists()
+    return [] if known else sorted(entry.name for entry in out.glob("[!.]*"))
+
+
+def refuse_strangers(out: Path) -> None:
+    """Raise RunError where a folder has something in it and is no study."""
+    strangers = strangers_in(out)
+    if strangers:
         raise RunError(f"{out}: not empty, and no study of isara (found {strangers[0]}). Give another --out.")
 
 

@@ -30,7 +30,8 @@ class Trial:
     @property
     def lost(self) -> int | None:
         """The step at which it lost its way, a loss being no finite number; None where it did not."""
-        return next((s.number for s in self.trained.curve if not all(map(math.isfinite, numbers_of(s)))), None)
+        losses = ((step.number, (step.loss, *(step.heldout or ()))) for step in self.trained.curve)
+        return next((number for number, some in losses if not all(map(math.isfinite, some))), None)
 
     @property
     def nll(self) -> float:
@@ -45,15 +46,20 @@ class Trial:
         return own | {"curve": curve_to_json(trained.curve[: lost and lost - 1])}
 
 
+def tries_another(train: TrainSettings) -> bool:
+    """Whether the seeds are tuned with another rate than the usual one as well."""
+    return train.other_rate != 1
+
+
 def rates_of(train: TrainSettings) -> tuple[float, ...]:
     """Return the peak learning rates that the seeds are tuned with, the usual one first."""
     usual = train.learning_rate
-    return (usual,) if train.other_rate == 1 else (usual, usual * train.other_rate)
+    return (usual, usual * train.other_rate) if tries_another(train) else (usual,)
 
 
 def rate_of(folder: Path, train: TrainSettings) -> float:
     """Return the peak learning rate of a round's training, in a run whose seeds are tuned."""
-    if len(rates_of(train)) == 1:
+    if not tries_another(train):
         return train.learning_rate
     return float(read_json(folder / "seeds-only" / "training.json")["learning_rate"])
 
@@ -67,14 +73,13 @@ def tried(folder: Path, rates: Sequence[float], tune: Tune) -> list[Trial]:
     trials: list[Trial] = []
     for number, rate in enumerate(rates, start=1):
         place = folder / _TRIALS / str(number)
-        if not (place / _RECORD).exists():
-            trained = tune(rate, place / _WEIGHTS, sum(trial.trained.steps for trial in trials))
-            trials.append(Trial(rate, trained, place / _WEIGHTS))
-            # One that lost its way would be tuned again after a crash: JSON has no number for its losses.
-            if trials[-1].lost is None:
-                write_json(place / _RECORD, trials[-1].to_json())
-        else:
-            trials.append(Trial(rate, trained_in(read_json(place / _RECORD)), place / _WEIGHTS))
+        record, weights = place / _RECORD, place / _WEIGHTS
+        there = record.exists()
+        before = sum(trial.trained.steps for trial in trials)
+        trials.append(Trial(rate, trained_in(read_json(record)) if there else tune(rate, weights, before), weights))
+        # One that lost its way would be tuned again after a crash: JSON has no number for its losses.
+        if not there and trials[-1].lost is None:
+            write_json(record, trials[-1].to_json())
     return sorted(trials, key=lambda trial: trial.nll)
 
 
@@ -88,11 +93,6 @@ def take(best: Trial, to: Path) -> None:
 def forget(folder: Path) -> None:
     """Remove what trials left below a folder; `training.json` has what they came to."""
     shutil.rmtree(folder / _TRIALS, ignore_errors=True)
-
-
-def numbers_of(step: Step) -> tuple[float, ...]:
-    """Return the losses of a step."""
-    return (step.loss, *(step.heldout or ()))
 
 
 def curve_to_json(curve: Sequence[Step]) -> list[dict[str, Any]]:

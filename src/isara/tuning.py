@@ -16,7 +16,7 @@ from isara.heldout import as_examples
 from isara.passages import as_replay, read_passages, sha256_of_text
 from isara.prompts import as_messages
 from isara.protocols import Example, Targets, Trained
-from isara.rates import Trial, curve_to_json, forget, rate_of, rates_of, take, tried
+from isara.rates import Trial, curve_to_json, forget, rate_of, rates_of, take, tried, tries_another
 from isara.retrieve import request_seed
 from isara.rundir import read_json, write_json, write_jsonl
 from isara.samples import Sample
@@ -89,7 +89,7 @@ def tuned(
             seed=request_seed(run.settings.seed, "train", arm),
             watch=lambda step: run.watch(Event("progress", {"name": stage, "done": before + step.number})),
             # Without a choice a trainer has its usual one.
-            learning_rate=rate if wanted.other_rate != 1 else None,
+            learning_rate=rate if tries_another(wanted) else None,
         )
 
     rates = rates_of(wanted) if arm == "seeds-only" else (rate_of(run.folder, wanted),)

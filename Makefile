@@ -3,7 +3,6 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-STUDIES = $(patsubst configs/%.toml,%,$(wildcard configs/evidence-*.toml))
 export HF_HUB_OFFLINE = 1
 
 .PHONY: help setup demo test test-fast check bench evidence soak chaos fuzz audit clean
@@ -43,9 +42,7 @@ bench: setup  ## everything measured against named peers: a table, and bench/res
 	$(BIN)/python bench/all.py
 
 evidence: setup  ## every study of docs/evidence.md and the page; DATA=folder of its public data; hours, goes on when stopped
-	for study in $(STUDIES); do \
-	  $(BIN)/isara compare configs/$$study.toml --data "$(DATA)" --out runs/$$study || exit 1; done
-	$(BIN)/python bench/evidence.py $(STUDIES:%=runs/%)
+	$(BIN)/python bench/evidence.py --make "$(DATA)" runs
 
 soak: setup  ## 50,000 samples of the scripted model: memory, pace, resuming; some minutes
 	$(BIN)/python bench/soak.py

@@ -40,6 +40,7 @@ api
 checkup talk export evaluate
 measures
 compare
+workers
 __init__
 cli
 __main__

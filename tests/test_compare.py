@@ -358,7 +358,9 @@ def test_processes_that_share_the_random_seeds_make_what_one_makes(tmp_path):
         assert process.returncode == 0
         assert said.startswith(f"Made: random seed {seed}. Without --random-seed the same command")
     assert not list(out.glob("comparison.*"))
-    assert {summary.parts[-3] for summary in out.rglob("summary.json")} == {"seed-1", "seed-2"}
+    assert {summary.parts[-3] for summary in out.glob("seed-*/*/summary.json")} == {"seed-1", "seed-2"}
+    # Those of each of the four weights, and of the benchmark's one item set: nothing is left to measure.
+    assert len(list(out.glob("measures/*/*/summary.json"))) == 4
     told = []
     found = compare(path, out, watch=lambda event: told.append(str(event.data.get("text"))))
     assert not [text for text in told if text.startswith("Run ")]
@@ -371,7 +373,7 @@ def test_runs_of_another_process_are_left_to_it(tmp_path):
     path, out = study_in(tmp_path, SHORT), tmp_path / "out"
     compare_part(path, out, [1])
     # As if that one had been killed: nothing is taken over from what is not complete.
-    (summary,) = out.rglob("summary.json")
+    (summary,) = out.glob("seed-*/*/summary.json")
     summary.unlink()
     told = []
     compare_part(path, out, [2], watch=lambda event: told.append(str(event.data.get("text"))))

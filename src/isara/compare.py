@@ -15,7 +15,7 @@ from isara.errors import InputError, RunError, SettingsError
 from isara.events import Event, Watch, named, quiet
 from isara.iterations import iterations
 from isara.lock import locked, locked_soon
-from isara.measures import Items, Load, measured, opening, set_aside, weights_of
+from isara.measures import Items, Load, measured, opening, perform, set_aside, weights_of
 from isara.protocols import Embedder
 from isara.readers import Fields, read_seeds
 from isara.report import write_comparison
@@ -88,7 +88,7 @@ def compare_part(
     watch: Watch = quiet,
 ) -> None:
     """
-    Make the runs of some of a study's random seeds, and show nothing: `compare` does, when all are made.
+    Make the runs and measures of some of a study's random seeds, and show nothing: `compare` does, when all are made.
 
     Several processes can do so at once, each with random seeds of its own; on several machines they need a disk in
     common. Raises as `compare` does, and SettingsError for a random seed that the study has not.
@@ -100,10 +100,14 @@ def compare_part(
         raise SettingsError(f"{study.path}: random_seeds: {strange[0]} is not among them (found: {found}).")
     # Begun together, each writes the same samples, one after the other.
     with held(out, locked_soon):
-        _, embedder, _ = opening(backend or choose_backend, watch)
-        data, _, jobs, _ = prepared(study, out, embedder)
+        load, embedder, let_go = opening(backend or choose_backend, watch)
+        data, items, jobs, places = prepared(study, out, embedder)
     for seed in random_seeds:
         make_runs(jobs, seed, data, out, backend, watch)
+        own = [place for place in places if place.seed == seed]
+        perform(items, weights_of(study, out, own).values() if items else (), out, load, watch)
+        # Runs load a model of their own, and two may not fit into memory.
+        let_go()
 
 
 def prepared(

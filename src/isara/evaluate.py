@@ -15,7 +15,7 @@ from isara.evals.judges import ASKED
 from isara.evals.rates import Figure
 from isara.events import Event, Watch, quiet
 from isara.judging import Judges, judged, open_judge
-from isara.lock import locked
+from isara.lock import FILES, locked
 from isara.protocols import Embedder, Model
 from isara.readers import read_seeds
 from isara.rundir import Journal, fingerprint, read_json, write_json
@@ -155,7 +155,7 @@ def arms_of(subject: Subject) -> dict[str, Any]:
 def settle(folder: Path, wanted: Mapping[str, Any], *, force: bool) -> None:
     """Write down what the rows of a folder depend on; RunError where those that are there depend on something else."""
     path = folder / "request.json"
-    if folder.is_dir() and any(folder.iterdir()) and not path.exists():
+    if folder.is_dir() and not path.exists() and any(old.name not in FILES for old in folder.iterdir()):
         raise RunError(f"{folder}: not empty, and not made by isara. Give another --out.")
     if path.exists():
         there = read_json(path)
@@ -167,7 +167,8 @@ def settle(folder: Path, wanted: Mapping[str, Any], *, force: bool) -> None:
             )
         if changed:
             for old in sorted(folder.rglob("*"), reverse=True):
-                old.rmdir() if old.is_dir() else old.unlink()
+                if old.name not in FILES:
+                    old.rmdir() if old.is_dir() else old.unlink()
     write_json(path, dict(wanted))
 
 

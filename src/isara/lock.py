@@ -15,6 +15,8 @@ from typing import TextIO
 
 from isara.errors import RunError
 
+FILES = (".lock", ".lock.held")
+"""The lock of a directory, and what stands for it on a file system that has none."""
 _HOLDER = re.compile(r"process (\d+) on (\S+),")
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
@@ -31,7 +33,7 @@ def locked(run: Path) -> Iterator[str | None]:
     The lock is the kernel's and goes with the process, so one left by a killed process holds nobody up: its line is
     given to the caller, else None. Where the file system has no such locks, a file beside it stands for one.
     """
-    path = run / ".lock"
+    path = run / FILES[0]
     try:
         run.mkdir(parents=True, exist_ok=True)
         file = path.open("a+", encoding="utf-8")
@@ -89,7 +91,7 @@ def by_kernel(run: Path, file: TextIO) -> bool:
 
 def by_file(run: Path) -> Path:
     """Take the place of the kernel's lock by a file that only one process can create; one of a dead process goes."""
-    path = run / ".lock.held"
+    path = run / FILES[1]
     for _ in range(2):
         try:
             with path.open("x", encoding="utf-8") as file:

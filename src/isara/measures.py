@@ -15,6 +15,7 @@ from isara.evals.benchmark import Benchmark, Rows
 from isara.evals.files import read_rows, records_of
 from isara.evaluate import Options, Subject, collect, conclude, open_benchmark, request, settle
 from isara.events import Event, Watch, named
+from isara.lock import locked_soon
 from isara.picking import picked
 from isara.protocols import Embedder
 from isara.rundir import fingerprint, records_in, snapshot, write_jsonl
@@ -27,6 +28,8 @@ from isara.tally import Place, arm_at, beside, judging_file, means_of, pairs, ro
 _PROMPTS = ("prompt", "goal", "question", "instruction")
 _WHOLE = ("forgetting",)
 """Benchmarks whose file has no prompts, so that no row of it can be one that was learned from."""
+_LONGEST = 24 * 3600.0
+"""Seconds to wait for another process that is measuring the same."""
 LEFT_OUT = "not measured: its demonstrations stand in the prompts of a run, and a benchmark has prompts of its own"
 
 
@@ -176,21 +179,31 @@ def model_key(settings: Settings) -> str:
 
 
 def perform(all_items: Sequence[Items], weights: Iterable[Weights], out: Path, load: Load, watch: Watch) -> None:
-    """Measure what is not measured yet, weights that several arms have only once; killed, the next call goes on."""
+    """
+    Measure what is not measured yet, weights that several arms have only once; killed, the next call goes on.
+
+    Processes at different random seeds have some weights in common, the untouched model's: one of them measures those.
+    """
     for each in {one.name: one for one in weights}.values():
-        missing = [items for items in all_items if not is_measured(out / items.folder / each.name, each.arm)]
-        if not missing:
-            continue
-        made = load(each.settings)
-        model = made.model.with_adapter(each.adapter)
-        subject = Subject(each.name, each.settings, {each.arm: each.adapter}, None)
-        for items in missing:
+        for items in all_items:
             folder = out / items.folder / each.name
-            # Nothing here was complete, so what another version of the model began is no loss.
-            with spending(out, f"{items.folder}/{each.name}"):
-                settle(folder, request(items.benchmark, subject, made), force=True)
-                rows = collect(folder / each.arm, each.arm, items.benchmark, model, named(watch, each.name))
-                conclude(folder, items.benchmark, {each.arm: rows}, subject)
+            if is_measured(folder, each.arm):
+                continue
+            with locked_soon(folder, _LONGEST):
+                if not is_measured(folder, each.arm):
+                    made = load(each.settings)
+                    # Nothing here was complete, so what another version of the model began is no loss.
+                    with spending(out, f"{items.folder}/{each.name}"):
+                        measure(folder, items.benchmark, each, made, watch)
+
+
+def measure(folder: Path, benchmark: Benchmark, weights: Weights, made: Backend, watch: Watch) -> None:
+    """Measure weights on a benchmark into a folder."""
+    subject = Subject(weights.name, weights.settings, {weights.arm: weights.adapter}, None)
+    settle(folder, request(benchmark, subject, made), force=True)
+    model = made.model.with_adapter(weights.adapter)
+    rows = collect(folder / weights.arm, weights.arm, benchmark, model, named(watch, weights.name))
+    conclude(folder, benchmark, {weights.arm: rows}, subject)
 
 
 def is_measured(folder: Path, arm: str) -> bool:

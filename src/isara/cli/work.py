@@ -80,14 +80,14 @@ def run(
 
 
 @contextmanager
-def watching(*, quiet: bool) -> Iterator[Watch]:
-    """Give what a run tells to a progress line on a terminal, to plain lines in a log, or to nobody."""
+def watching(*, quiet: bool, plain: bool = False) -> Iterator[Watch]:
+    """Give what a run tells to a progress line on a terminal, to plain lines in a log or where asked, or to nobody."""
     from isara import events
     from isara.console import plain_watch, rich_watch
 
     if quiet:
         yield events.quiet
-    elif sys.stderr.isatty():
+    elif sys.stderr.isatty() and not plain:
         from rich.console import Console
 
         with rich_watch(Console(stderr=True)) as watch:

@@ -32,6 +32,8 @@ DOCS = Path(__file__).parent.parent / "docs"
 CONFIGS = Path(__file__).parent.parent / "configs"
 HEADLINES = ("untouched", "retrieved", "seeds", "seeds-longer", "self-instruct", "one-shot", "two-rounds", "kept")
 """Arms of the table that stands in front, where a study has all of them."""
+DEFAULTS = ("one-shot", "two-rounds")
+"""Arms at the defaults, of which others change a single choice."""
 
 
 def command_of(name: str) -> str:
@@ -44,7 +46,8 @@ def command_of(name: str) -> str:
 def page(folder: Path) -> str:
     """Return the page: what stands in front of the tables, what it comes to, then each study's command and table."""
     studies = {path.name: comparison_at(path) for path in sorted(folder.iterdir()) if path.is_dir()}
-    parts = [(folder / "about.md").read_text(encoding="utf-8").rstrip().replace("{headlines}", headlines(studies))]
+    about = (folder / "about.md").read_text(encoding="utf-8").rstrip()
+    parts = [about.replace("{headlines}", headlines(studies)).replace("{choices}", choices(studies))]
     for name, found in studies.items():
         parts += [f"## {name}", f"```\n{command_of(name)}\n```", comparison_markdown(found).rstrip()]
     return "\n\n".join(parts) + "\n"
@@ -61,12 +64,32 @@ def headlines(studies: Mapping[str, Mapping[str, Any]]) -> str:
     return standings.lines(rows)
 
 
+def choices(studies: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return one table of every choice of the defaults that studies changed by itself: the gain, and its interval."""
+    made: dict[str, dict[str, str]] = {}
+    for name, found in studies.items():
+        labels = {arm["arm"]: arm["label"] for arm in found["arms"]}
+        for pair in found.get("pairs", ()):
+            if pair["beside"] in DEFAULTS:
+                made.setdefault(labels[pair["arm"]], {})[name] = told(pair)
+    columns = [name for name in studies if any(name in row for row in made.values())]
+    rows = [["Choice", *columns], ["---"] * (len(columns) + 1)]
+    rows += [[label, *(row.get(name, "") for name in columns)] for label, row in made.items()]
+    return standings.lines(rows)
+
+
 def gain(arm: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     """Return an arm's gain with its interval and what that says; the NLL of the arm that others are compared with."""
     if arm["arm"] == found["against"]:
         return f"NLL {number(arm['mean'])}"
-    difference = arm["difference"]
-    return f"{signed(difference['mean'])} ({standings.ends(difference)}), {arm['words']}"
+    return told(arm)
+
+
+def told(compared: Mapping[str, Any]) -> str:
+    """Return a paired difference, its interval, and what that says, where it says anything."""
+    difference = compared["difference"]
+    shown = f"{signed(difference['mean'])} ({standings.ends(difference)})"
+    return f"{shown}, {compared['words']}" if compared["words"] in ("better", "worse") else shown
 
 
 def make(out: Path, data: Path, workers: int) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -22,3 +23,13 @@ def made_in(folder: Path, text: str, **how: Any) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda handle: None)
         return compare(study_in(folder, text), folder / "out", **how)
+
+
+def without_clock(found: dict[str, Any]) -> dict[str, Any]:
+    """Return what a study shows as its file has it, without what a clock said."""
+    plain: dict[str, Any] = json.loads(json.dumps(found))
+    del plain["spent"]
+    for arm in plain["arms"]:
+        for run in arm["runs"]:
+            del run["seconds"]
+    return plain

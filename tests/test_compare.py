@@ -27,7 +27,7 @@ from isara.sharing import share
 from isara.stats import crossed
 from isara.study import OVERRIDES, load_study
 from isara.testing import HashEmbedder, ScriptedModel, ScriptedTrainer
-from studies import made_in, study_in
+from studies import made_in, study_in, without_clock
 
 pytestmark = pytest.mark.usefixtures("unsynced")
 
@@ -231,16 +231,6 @@ class Counting(ScriptedModel):
 
 def counting(settings):
     return Backend(Counting(), HashEmbedder(), ScriptedTrainer(), {"name": "scripted"}, {"name": "hash"})
-
-
-def without_clock(found):
-    text = json.dumps(found)
-    plain = json.loads(text)
-    del plain["spent"]
-    for arm in plain["arms"]:
-        for run in arm["runs"]:
-            del run["seconds"]
-    return plain
 
 
 def test_the_time_of_all_runs_is_told_once_each_has_a_note_of_it(made, tmp_path):

@@ -18,7 +18,7 @@ from isara.compare import compare
 from isara.errors import GenerationError, RunError, SettingsError
 from isara.lock import InUseError, locked
 from isara.workers import compare_parts, parts_of, shares_of_cores
-from studies import study_in
+from studies import study_in, without_clock
 
 STUDY = """
 seeds = "misconceptions"
@@ -75,15 +75,6 @@ def useless():
 
 def gone():
     os._exit(9)
-
-
-def without_clock(found):
-    plain = json.loads(json.dumps(found))
-    del plain["spent"]
-    for arm in plain["arms"]:
-        for run in arm["runs"]:
-            del run["seconds"]
-    return plain
 
 
 def can_be_had(folder):

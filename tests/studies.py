@@ -33,3 +33,11 @@ def without_clock(found: dict[str, Any]) -> dict[str, Any]:
         for run in arm["runs"]:
             del run["seconds"]
     return plain
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return the files of a run, without those that a clock or the folder's name has a part in."""
+    timed = {"events.jsonl", "manifest.json", "summary.json", "report.html", "report.md", ".lock", "seal.json"}
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name not in timed
+    }

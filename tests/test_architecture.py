@@ -37,7 +37,7 @@ tuning
 plan judging
 loop
 api
-checkup talk export evaluate
+checkup talk export evaluate recalled
 measures
 compare
 workers

@@ -27,7 +27,7 @@ from isara.sharing import share
 from isara.stats import crossed
 from isara.study import OVERRIDES, load_study
 from isara.testing import HashEmbedder, ScriptedModel, ScriptedTrainer
-from studies import made_in, study_in, without_clock
+from studies import contents, made_in, study_in, without_clock
 
 pytestmark = pytest.mark.usefixtures("unsynced")
 
@@ -201,14 +201,6 @@ def test_a_draft_that_noted_more_or_fewer_tokens_is_not_shared(tmp_path):
     for arm, width in zip(found["arms"], (32, 3), strict=False):
         run = tmp_path / "out" / arm["runs"][0]["run"] / "round-1"
         assert {record["k"] for record in records_in(run / "written-index.jsonl")} == {width}
-
-
-def contents(folder: Path):
-    """Everything but the clock and the folder's name."""
-    timed = {"events.jsonl", "manifest.json", "summary.json", "report.html", "report.md", ".lock", "seal.json"}
-    return {
-        str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name not in timed
-    }
 
 
 class Counting(ScriptedModel):

@@ -18,6 +18,7 @@ from isara.lock import locked, locked_soon
 from isara.measures import Items, Load, measured, opening, perform, set_aside, weights_of
 from isara.protocols import Embedder
 from isara.readers import Fields, read_seeds
+from isara.recalled import recalling
 from isara.report import write_comparison
 from isara.rundir import fingerprint, read_json, write_json, write_jsonl
 from isara.samples import Sample
@@ -131,27 +132,32 @@ def make_runs(
     with locked(out / f"seed-{seed}"):
         missing = [job for job in jobs if job.settings.seed == seed and not is_complete(out / job.name)]
         for job in missing:
-            begin(job, jobs, out, watch)
+            donors = begin(job, jobs, out, watch)
             with spending(out, job.name):
                 align(
                     str(data["seeds"]),
                     out=out / job.name,
                     settings=job.settings,
-                    backend=backend,
+                    backend=recalling(backend or choose_backend, out / job.name, job.settings, donors),
                     watch=named(watch, job.name),
                     **judges(data),
                 )
     return bool(missing)
 
 
-def begin(job: Job, jobs: Sequence[Job], out: Path, watch: Watch) -> None:
-    """Begin a run with what an earlier one has in common with it, where there is such a one, and say so."""
+def begin(job: Job, jobs: Sequence[Job], out: Path, watch: Watch) -> list[Path]:
+    """
+    Begin a run with what an earlier one has in common with it, where there is such a one, and say so.
+
+    Returns the complete ones with the same random seed, which are all that are made before it.
+    """
     number = jobs.index(job)
     # Another process may be at an earlier one.
     donors = [out / other.name for other in jobs[:number] if is_complete(out / other.name)]
     donor = share(out / job.name, job.settings, donors)
     begun = f", beginning with what {donor} has in common" if donor else ""
     watch(Event("say", {"text": f"Run {number + 1} of {len(jobs)}, {job.name}{begun}.", "level": "info"}))
+    return [folder for folder in donors if folder.parent == (out / job.name).parent]
 
 
 def with_seeds(study: Study, seeds: tuple[int, ...]) -> Study:

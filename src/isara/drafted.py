@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,7 +102,7 @@ def place_of(name: str) -> int:
     return int(name.rpartition("-")[2])
 
 
-def likelihood_of(record: dict[str, Any]) -> Likelihood | None:
+def likelihood_of(record: Mapping[str, Any]) -> Likelihood | None:
     """Return the likelihood noted with a completion, where there is one."""
     total = record["log_likelihood"]
     return None if total is None else Likelihood(total, record["likelihood_tokens"])

@@ -32,6 +32,20 @@ _OF_THE_GATE = frozenset(
 """Settings that have a part in whether a round is gone on with, and none in how it is made."""
 AFTER_TRAINING = _OF_THE_GATE | {"gate.generator", "gate.pool", "train.average"}
 """Settings that have no part in the first round's training either."""
+_OF_THE_WRITING = frozenset(
+    {
+        "target.accepted",
+        "target.budget",
+        "target.batch",
+        "questions.demonstrations",
+        "questions.neighbourhood",
+        "questions.draws",
+        "questions.machine",
+        "answers.choice",
+        "answers.shared",
+    }
+)
+"""Settings that decide what a first round asks its models, and not what they answer to a prompt."""
 _THRESHOLDS = frozenset(f"filter.{name}" for name in FilterSettings.model_fields)
 _NOTED = frozenset({"filter.rouge", "filter.heldout_rouge"})
 """Thresholds below which nothing is looked for, so that what is noted of a candidate depends on them."""
@@ -101,6 +115,15 @@ def common(donor: Path, settings: Settings) -> tuple[str, ...]:
     if drafting and drops_by(donor, settings, drafting):
         return whole
     return (*whole, "drafted", "trained") if names - drafting <= AFTER_TRAINING else (*whole, "drafted")
+
+
+def same_writers(donor: Path, settings: Settings) -> bool:
+    """Whether a run has a first round whose models answer a prompt just as those of another run's first round do."""
+    old, wanted = read_json(donor / "manifest.json"), {"settings": settings.model_dump(mode="json")}
+    if first_other(old, {**old, **wanted}) not in (None, "round-1") or not old["settings"]["rounds"]:
+        return False
+    names = {change.name for change in changes(old["settings"], wanted["settings"])}
+    return names <= AFTER_TRAINING | _AFTER_DRAFTING | _OF_THE_WRITING | _THRESHOLDS
 
 
 def drops_by(donor: Path, settings: Settings, thresholds: Set[str]) -> bool:

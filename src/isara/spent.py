@@ -1,4 +1,4 @@
-"""What a study's computing took: the seconds of each run and measure, in the study's own event log."""
+"""What a study's computing took, by its own event log, and what the stages of a run cost, by the run's."""
 
 from __future__ import annotations
 
@@ -34,3 +34,18 @@ def spent(out: Path, names: Sequence[str]) -> float | None:
 def log_of(out: Path) -> Events:
     """Return the event log of a study."""
     return Events(out / "events.jsonl")
+
+
+def costs(run: Path) -> dict[str, float]:
+    """Return the seconds of each stage of a run, with what a model would have taken to write what it recalled."""
+    found: dict[str, float] = {}
+    noted = set()
+    for event in Events(run / "events.jsonl").read():
+        kind, name, took = event.get("kind"), event.get("name"), event.get("seconds")
+        if kind == "recalled":
+            if (name, event.get("of")) in noted:
+                continue
+            noted.add((name, event.get("of")))
+        if kind in ("stage", "recalled") and isinstance(name, str) and isinstance(took, float | int):
+            found[name] = found.get(name, 0.0) + took
+    return found

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from isara import stats
-from isara.rundir import Events, read_json, records_in, snapshot
+from isara.rundir import read_json, records_in, snapshot
+from isara.spent import costs
 from isara.study import BEST, Study
 
 Scores = Sequence[Sequence[float]]
@@ -108,7 +109,7 @@ def outcome(out: Path, place: Place, file: str) -> tuple[dict[str, Any], list[fl
     training = read_json(run / result / "training.json") if trained else {}
     trainings = [f"round-{n}" for n in rounds] + (["seeds-only"] if trained or rounds else [])
     took = {f"{stage}-{n}" for n in rounds for stage in ("draft", "targets")} | {f"train-{arm}" for arm in trainings}
-    stages = [event for event in Events(run / "events.jsonl").read() if event.get("kind") == "stage"]
+    cost = costs(run)
     facts = {
         "seed": place.seed,
         "run": place.run,
@@ -123,7 +124,7 @@ def outcome(out: Path, place: Place, file: str) -> tuple[dict[str, Any], list[fl
         "steps_in_all": sum(steps_of(read_json(run / arm / "training.json")) for arm in trainings),
         "drafted": sum(read_json(run / f"round-{n}" / "round.json")["drafted"] for n in rounds),
         "tokens": sum(written(run / f"round-{n}") for n in rounds),
-        "seconds": round(sum(event["seconds"] for event in stages if event["name"] in took), 1),
+        "seconds": round(sum(cost.get(stage, 0.0) for stage in took), 1),
     }
     return facts, values
 

@@ -67,6 +67,7 @@ INNER_ROWS = {
         hf probing averages
         openvino_export
         openvino_session
+        openvino_stems
         openvino
         openvino_choice
         classify embed training merged server

@@ -81,6 +81,19 @@ def test_the_short_way_draws_what_sorting_everything_draws(top_p, spread):
     assert found == wanted
 
 
+@pytest.mark.parametrize("most", [300, 1200])
+@pytest.mark.parametrize("top_p", [0.4, 0.95])
+def test_of_equally_likely_tokens_the_short_ways_have_the_order_of_the_long_one(top_p, most, monkeypatch):
+    """Where the nucleus is wider than what is looked at first; and where it is wider than what is looked at next."""
+    monkeypatch.setattr("isara.backends.decode._MORE", most)
+    generator = torch.Generator().manual_seed(4)
+    logits = (torch.randn(200, 3000, generator=generator) * 2).round() / 4
+    numbers = torch.rand(200, generator=generator, dtype=torch.float64)
+    assert logits[0].unique().numel() < 40
+    wanted = [by_sorting(row, top_p, float(draw)) for row, draw in zip(logits.numpy(), numbers, strict=True)]
+    assert nucleus(logits, top_p, numbers).tolist() == wanted
+
+
 def test_temperature_0_and_a_tiny_nucleus_take_the_likeliest():
     logits = torch.randn(64, 500, generator=torch.Generator().manual_seed(0))
     for sampling in (Sampling(1, 0.0), Sampling(1, 1.0, 1e-9), Sampling(1, 0.01, 0.5)):

@@ -59,6 +59,37 @@ def test_what_was_forgotten_is_computed_again():
     pages.give_back(kept)
 
 
+def test_a_kept_page_is_copied_by_what_goes_on_from_it_until_it_is_let_go():
+    pages = Pages(12, 4)
+    stem = [1, 2, 3, 4, 5, 6]
+    lease = pages.lease(stem, 6)
+    assert pages.lease([*stem, 7, 8], 8).known == 4, "nothing is copied that may not be computed yet"
+    pages.keep(stem, lease)
+    longer = pages.lease([*stem, 7, 8], 9)
+    assert (longer.known, longer.copied) == (6, lease.pages[1])
+    assert longer.pages[0] == lease.pages[0]
+    assert longer.pages[1] != lease.pages[1]
+    assert pages.lease([*stem, 7], 7).copied is None, "two tokens are its own"
+    assert pages.lease([1, 2, 3, 4, 5, 0, 7, 8], 8).copied is None
+    pages.let_go(stem, lease)
+    assert pages.lease([*stem, 7, 9], 8).copied is None
+
+
+def test_of_two_kept_pages_the_one_with_more_in_common_is_copied():
+    pages = Pages(12, 8)
+    kept = {}
+    for stem in ([1, 2, 3], [1, 2, 3, 4, 5], [1, 2, 9, 9]):
+        kept[len(stem)] = pages.lease(stem, len(stem))
+        pages.keep(stem, kept[len(stem)])
+    found = {last: pages.lease([1, 2, 3, 4, last, 6, 7], 7) for last in (5, 6)}
+    assert [(lease.known, lease.copied) for lease in found.values()] == [
+        (5, kept[5].pages[0]),
+        (3, kept[3].pages[0]),
+    ]
+    pages.let_go([1, 2, 3, 4, 5], kept[5])
+    assert pages.lease([1, 2, 3, 4, 5, 6, 7], 7).known == 3
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_no_page_serves_two_contents_at_once(data):

@@ -21,6 +21,7 @@ from isara.backends.hf import Tokenized, checked, choose_dtype, lengths
 from isara.backends.openvino_graph import Batch
 from isara.backends.openvino_pages import Lease
 from isara.backends.openvino_session import Opened, Session
+from isara.backends.openvino_stems import Stems
 from isara.backends.positions import refuse_beyond
 from isara.backends.targets import likeliest
 from isara.protocols import Completion, Likelihood, Prompt, Sampling, Targets
@@ -126,8 +127,12 @@ def decode(
             lanes[i].tokens.clear()
             lanes[i].logs.clear()
             lanes[i].likely.clear()
-        while waiting or leases:
-            step(session, lanes, waiting, leases, draws, sampling, finish)
+        stems = Stems(session, [lanes[i].prompt for i in waiting])
+        try:
+            while waiting or leases:
+                step(session, stems, lanes, waiting, leases, draws, sampling, finish)
+        finally:
+            stems.let_go()
 
     order = sorted(range(len(lanes)), key=lambda i: lanes[i].prompt)
     session.work({i: len(lanes[i].prompt) + sampling.max_tokens for i in order}, write)
@@ -135,6 +140,7 @@ def decode(
 
 def step(
     session: Session,
+    stems: Stems,
     lanes: Sequence[Lane],
     waiting: deque[int],
     leases: dict[int, Lease],
@@ -146,7 +152,7 @@ def step(
     batch = Batch()
     for i, lease in leases.items():
         batch.add(lanes[i].tokens[-1:], len(lanes[i].prompt) + len(lanes[i].tokens) - 1, lease.pages, [0])
-    for i in admitted(session, lanes, waiting, leases, sampling.max_tokens, len(batch.tokens)):
+    for i in admitted(session, stems, lanes, waiting, leases, sampling.max_tokens, len(batch.tokens)):
         fresh = lanes[i].prompt[leases[i].known :]
         batch.add(fresh, leases[i].known, leases[i].pages, [len(fresh) - 1])
     going = list(leases)
@@ -160,13 +166,20 @@ def step(
 
 
 def admitted(
-    session: Session, lanes: Sequence[Lane], waiting: deque[int], leases: dict[int, Lease], most: int, tokens: int
+    session: Session,
+    stems: Stems,
+    lanes: Sequence[Lane],
+    waiting: deque[int],
+    leases: dict[int, Lease],
+    most: int,
+    tokens: int,
 ) -> list[int]:
     """Lease pages to the lanes that come next, as far as pages and the size of a batch allow; returns which."""
     joined = []
+    stems.prepare()
     while waiting and (not tokens or tokens < session.most_tokens):
         prompt = lanes[waiting[0]].prompt
-        lease = session.pages.lease(prompt, len(prompt) + most)
+        lease = stems.lease(prompt, len(prompt) + most, alone=not leases)
         if lease is None:
             break
         leases[waiting[0]] = lease
@@ -180,21 +193,29 @@ def look_at(
 ) -> None:
     """Call `look` for each completion (ids) with the logits before its tokens; what prompts share is computed once."""
 
+    def joined(stems: Stems, waiting: deque[int], leases: dict[int, Lease]) -> Batch:
+        batch = Batch()
+        stems.prepare()
+        while waiting and (not leases or session.fits(batch)):
+            prompt, completion = pairs[waiting[0]]
+            lease = stems.lease(prompt, len(prompt) + len(completion) - 1, alone=not leases)
+            if lease is None:
+                break
+            leases[waiting.popleft()] = lease
+            fresh = [*prompt[lease.known :], *completion[:-1]]
+            batch.add(fresh, lease.known, lease.pages, range(len(fresh) - len(completion), len(fresh)))
+        return batch
+
     def read(waiting: deque[int], leases: dict[int, Lease]) -> None:
-        while waiting:
-            batch = Batch()
-            while waiting and (not leases or session.fits(batch)):
-                prompt, completion = pairs[waiting[0]]
-                lease = session.pages.lease(prompt, len(prompt) + len(completion) - 1)
-                if lease is None:
-                    break
-                leases[waiting.popleft()] = lease
-                fresh = [*prompt[lease.known :], *completion[:-1]]
-                batch.add(fresh, lease.known, lease.pages, range(len(fresh) - len(completion), len(fresh)))
-            rows = torch.from_numpy(session.runner.run(batch))
-            for i, logits in zip(list(leases), torch.split(rows, [len(pairs[i][1]) for i in leases]), strict=True):
-                look(i, logits)
-                session.pages.give_back(leases.pop(i))
+        stems = Stems(session, [pairs[i][0] for i in waiting])
+        try:
+            while waiting:
+                rows = torch.from_numpy(session.runner.run(joined(stems, waiting, leases)))
+                for i, logits in zip(list(leases), torch.split(rows, [len(pairs[i][1]) for i in leases]), strict=True):
+                    look(i, logits)
+                    session.pages.give_back(leases.pop(i))
+        finally:
+            stems.let_go()
 
     sizes = lengths(pairs)
     refuse_beyond(session.runner.positions, sizes)

@@ -232,6 +232,12 @@ class Runner:
             self.request.set_tensor(end, tensor)
         self.spare, self.pages = int(pages[1].shape[0]) - 1, pages
 
+    def copy(self, page: int, to: int) -> None:
+        """Copy a page of every layer's keys and values; whoever takes the copy over writes over what is not its own."""
+        for tensor in self.pages[1:]:
+            layer = tensor.data
+            layer[to] = layer[page]
+
     def release(self) -> None:
         """Give back the memory for pages and for what was computed."""
         self.use(self.new_pages(0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from weakref import WeakSet
 
@@ -84,6 +84,13 @@ class Session:
     def most_tokens(self) -> int:
         """How many tokens to compute at once."""
         return max(1, int(_MOST_TOKENS * self.room.budget.left))
+
+    def lease(self, prompt: Sequence[int], length: int) -> Lease | None:
+        """Return pages for a prompt that is to grow to `length` tokens, what it need not compute in them; or None."""
+        lease = self.pages.lease(prompt, length)
+        if lease is not None and lease.copied is not None:
+            self.runner.copy(lease.copied, lease.pages[lease.known // self.pages.size])
+        return lease
 
     def fits(self, batch: Batch) -> bool:
         """Whether a batch can take in another sequence."""

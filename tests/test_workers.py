@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -69,6 +70,20 @@ def failing(seed, end, settings):
     return choose_backend(settings)
 
 
+def locking(folder, settings):
+    """A backend with a lock that processes share, as progress bars have; random seed 1 ends once others have one."""
+    held.append(multiprocessing.RLock())
+    (folder / str(os.getpid())).touch()
+    if settings.seed == 1:
+        awaited(lambda: len(list(folder.iterdir())) >= 2)
+        useless()
+    time.sleep(PATIENCE)
+    return choose_backend(settings)
+
+
+held = []
+
+
 def useless():
     raise GenerationError("Round 1: none of 8 candidates was accepted.")
 
@@ -124,6 +139,32 @@ def test_what_ends_one_process_is_raised_and_the_others_end_too(tmp_path):
     with pytest.raises(RunError, match=r"^random seed 3: its process ended without a word \(exit code 9\)"):
         compare_parts(parts_of(path, out), 3, backend=partial(failing, 3, gone))
     assert can_be_had(out / "seed-2")
+
+
+def test_processes_that_are_ended_give_back_their_locks(tmp_path):
+    """Python warns of each that is left, once the command has ended."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "from functools import partial\n"
+        "from pathlib import Path\n"
+        "from isara.errors import GenerationError\n"
+        "from isara.workers import compare_parts, parts_of\n"
+        "from test_workers import locking\n"
+        "if __name__ == '__main__':\n"
+        "    study, out, met = map(Path, sys.argv[1:])\n"
+        "    try:\n"
+        "        compare_parts(parts_of(study, out), 2, backend=partial(locking, met))\n"
+        "    except GenerationError as error:\n"
+        "        sys.stderr.write(str(error))\n",
+        encoding="utf-8",
+    )
+    (tmp_path / "met").mkdir()
+    words = [sys.executable, script, study_in(tmp_path, STUDY), tmp_path / "out", tmp_path / "met"]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, env=env)
+    assert ended.stderr == "Round 1: none of 8 candidates was accepted."
+    assert ended.returncode == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])

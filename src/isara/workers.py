@@ -138,8 +138,13 @@ def work(part: Part, cores: Cores, backend: Callable[[Settings], Backend] | None
 
 
 def end_with_parent() -> None:
-    """End this process as soon as the one that started it is gone; that one alone answers to Ctrl-C."""
+    """
+    End this process as soon as the one that started it is gone; that one alone answers to Ctrl-C.
+
+    Told to end, it unwinds, so that locks of libraries are given back to the system and nothing warns of them.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     parent = multiprocessing.parent_process()
     if parent is None:
         return

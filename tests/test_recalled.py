@@ -136,6 +136,18 @@ def test_what_was_recalled_costs_what_it_took_to_write(tmp_path):
     assert took["topic"] >= round(before, 1)
 
 
+def test_a_run_that_takes_over_what_another_recalled_costs_as_much(tmp_path):
+    text = STUDY[: STUDY.index("topic =")]
+    compare(study_in(tmp_path, text), tmp_path / "out")
+    donor = next((tmp_path / "out" / "seed-1").glob("one-shot-*"))
+    Events(donor / "events.jsonl").add("stage", name="draft-1", seconds=1000.0)
+    text += "loop = {set = ['rounds=2']}\nseeds-pool = {set = ['rounds=2', \"gate.pool='seeds'\"]}\n"
+    found = compare(study_in(tmp_path, text), tmp_path / "out")
+    took = {arm["arm"]: arm["runs"][0]["seconds"] for arm in found["arms"]}
+    assert took["loop"] > 100
+    assert took["seeds-pool"] == pytest.approx(took["loop"], abs=5)
+
+
 @pytest.mark.parametrize(
     ("sets", "same"),
     [

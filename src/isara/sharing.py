@@ -14,6 +14,7 @@ from isara.manifest import ARMS, stale
 from isara.replay import replay
 from isara.rundir import Events, read_json, records_in, write_json
 from isara.settings import FilterSettings, Settings
+from isara.spent import costs
 
 _ORDER = (*ARMS, "round-1")
 _RECORDED = ("targets", "teacher")
@@ -95,9 +96,9 @@ def share(folder: Path, settings: Settings, donors: Sequence[Path]) -> str | Non
     if "trained" in arms:
         stages += [stage for number in later_rounds(donor, settings) for stage in copy_round(donor, scratch, number)]
     events = Events(scratch / "events.jsonl")
-    for event in Events(donor / "events.jsonl").read():
-        if event.get("kind") == "stage" and event.get("name") in stages:
-            events.add("stage", name=event["name"], seconds=event["seconds"])
+    for stage, took in costs(donor).items():
+        if stage in stages:
+            events.add("stage", name=stage, seconds=round(took, 2))
     write_json(scratch / "manifest.json", read_json(donor / "manifest.json") | {"name": folder.name} | wanted)
     scratch.replace(folder)
     return donor.name

@@ -11,6 +11,7 @@ from isara import diversity, gate, stats
 from isara.errors import RunError
 from isara.manifest import ARMS
 from isara.rundir import Events, read_json, records_in, remedy, write_json
+from isara.spent import added_up
 
 _LABELS = {
     "base": "the untouched model",
@@ -269,10 +270,6 @@ def keeps(best: str | None, winning: str, rounds: Sequence[Mapping[str, Any]]) -
 
 def seconds(run: Path) -> dict[str, Any]:
     """Return how long each stage took, added up over every time the run was started."""
-    by_stage: dict[str, float] = {}
-    for event in Events(run / "events.jsonl").read():
-        name, took = event.get("name"), event.get("seconds")
-        # Nothing is decided by the log, so a line of it that says something else is passed over.
-        if event.get("kind") == "stage" and isinstance(name, str) and isinstance(took, float | int) and 0 <= took < 1e9:
-            by_stage[name] = round(by_stage.get(name, 0.0) + took, 2)
+    stages = added_up(event for event in Events(run / "events.jsonl").read() if event.get("kind") == "stage")
+    by_stage = {name: round(took, 2) for name, took in stages.items()}
     return {"total": round(sum(by_stage.values()), 2), "by_stage": by_stage}

@@ -3,7 +3,6 @@
 import json
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +20,7 @@ from isara.protocols import Targets
 from isara.rundir import records_in
 from isara.targetfiles import ALONE, WRITTEN, targets_in
 from isara.testing import HashEmbedder, ScriptedModel, ScriptedTrainer
+from studies import contents
 
 pytestmark = pytest.mark.usefixtures("unsynced")
 
@@ -78,13 +78,6 @@ def shown_in(folder):
     """The prompts that a round's answers were written after."""
     records = records_in(folder / "prompts.jsonl")
     return {r["id"]: from_messages(r["prompt"]) for r in records if r["stage"] == "answer"}
-
-
-def contents(folder: Path):
-    timed = {"events.jsonl", "manifest.json", "summary.json", "report.html", "report.md", ".lock", "seal.json"}
-    return {
-        str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name not in timed
-    }
 
 
 def test_every_accepted_sample_has_the_targets_of_its_own_prompt(small, tmp_path):

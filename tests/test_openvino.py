@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import subprocess
 import sys
@@ -20,12 +19,11 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 
 from isara.backends import decode, openvino, openvino_export, openvino_graph, openvino_session  # noqa: E402
 from isara.backends.adapter import adapt, state_of, write_adapter  # noqa: E402
-from isara.backends.checkpoints import hash_of  # noqa: E402
 from isara.backends.hf import TransformersModel  # noqa: E402
 from isara.backends.openvino import OpenVinoModel  # noqa: E402
 from isara.errors import BackendError  # noqa: E402
 from isara.protocols import Chat, Sampling, Turn  # noqa: E402
-from tiny import PACKABLE, checkpoint, configuration, network  # noqa: E402
+from tiny import PACKABLE, configuration, hashed, network  # noqa: E402
 
 PROMPTS = [
     Chat((Turn("user", "Do goldfish have a memory of three seconds?"),)),
@@ -47,12 +45,6 @@ GREEDY = Sampling(12)
 DRAWN = Sampling(12, temperature=0.9, top_p=0.9)
 
 
-def tiny(folder, name="llama", **more):
-    kind, values, _ = PACKABLE[name]
-    made = checkpoint(folder, kind, values | more)
-    return dataclasses.replace(made, sha256=hash_of(folder))
-
-
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
@@ -65,7 +57,7 @@ def own_cache(cache, monkeypatch):
 
 @pytest.fixture(scope="session")
 def llama(tmp_path_factory):
-    return tiny(tmp_path_factory.mktemp("models") / "llama")
+    return hashed(tmp_path_factory.mktemp("models") / "llama")
 
 
 @pytest.fixture
@@ -90,7 +82,7 @@ def same(theirs, ours, sampling=DRAWN):
 
 @pytest.mark.parametrize("name", ["llama with tied weights", "llama 3 positions", "qwen2", "phi"])
 def test_both_engines_say_the_same(name, tmp_path):
-    model = tiny(tmp_path, name)
+    model = hashed(tmp_path, name)
     assert len(set(same(TransformersModel(model, dtype="float32"), OpenVinoModel(model, dtype="float32")))) > 3
 
 
@@ -277,7 +269,7 @@ def test_a_checkpoint_is_converted_once(llama, monkeypatch):
 def test_what_cannot_be_converted_is_refused_in_a_sentence(name, more, why, tmp_path, cache):
     before = sorted(path for path in cache.rglob("*") if path.is_file())
     with pytest.raises(BackendError, match=why) as refused:
-        OpenVinoModel(tiny(tmp_path, name, **more))
+        OpenVinoModel(hashed(tmp_path, name, **more))
     assert str(refused.value).endswith("Set model.engine='transformers' (--engine transformers).")
     assert sorted(path for path in cache.rglob("*") if path.is_file()) == before
 
@@ -288,7 +280,7 @@ def test_a_conversion_that_computes_something_else_is_refused(tmp_path, monkeypa
         openvino_export, "attend", lambda *args, scaling, **more: real(*args, scaling=scaling * 2, **more)
     )
     with pytest.raises(BackendError, match="next-token probabilities move by"):
-        OpenVinoModel(tiny(tmp_path, head_dim=16))
+        OpenVinoModel(hashed(tmp_path, head_dim=16))
 
 
 # --- memory, and positions that have an end --------------------------------------------------------------------------
@@ -431,7 +423,7 @@ def test_a_limit_of_the_system_is_met_in_the_same_way(llama):
 
 @pytest.mark.parametrize("name", ["gpt2", "opt"])
 def test_a_text_beyond_the_last_learned_position_is_refused(name, tmp_path):
-    model = OpenVinoModel(tiny(tmp_path, name), dtype="float32")
+    model = OpenVinoModel(hashed(tmp_path, name), dtype="float32")
     short, long = "x" * 200, "x" * 300
     length = len(model.encoder.prompt(short))
     assert len(model.complete([short], Sampling(256 - length), seeds=[0])) == 1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,12 +11,11 @@ pytest.importorskip("transformers")
 pytest.importorskip("openvino")
 
 from isara.backends import openvino_graph, openvino_session, openvino_stems  # noqa: E402
-from isara.backends.checkpoints import hash_of  # noqa: E402
 from isara.backends.openvino import OpenVinoModel, look_at  # noqa: E402
 from isara.backends.openvino_pages import OWN, Pages  # noqa: E402
 from isara.backends.openvino_stems import stems  # noqa: E402
 from isara.protocols import Sampling  # noqa: E402
-from tiny import PACKABLE, checkpoint  # noqa: E402
+from tiny import hashed  # noqa: E402
 
 DRAWN = Sampling(12, temperature=0.9, top_p=0.9)
 SIZE = 4
@@ -26,9 +23,7 @@ SIZE = 4
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "llama"
-    kind, values, _ = PACKABLE["llama"]
-    return dataclasses.replace(checkpoint(folder, kind, values), sha256=hash_of(folder))
+    return hashed(tmp_path_factory.mktemp("models") / "llama")
 
 
 @pytest.fixture(autouse=True)

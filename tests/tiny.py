@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import functools
+from dataclasses import replace
 
 import pytest
 import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from isara.backends.checkpoints import Checkpoint
+from isara.backends.checkpoints import Checkpoint, hash_of
 from isara.backends.packing import IMPLEMENTATION, register
 
 CHATML = (
@@ -236,3 +237,10 @@ def checkpoint(folder, kind="llama", values=None, *, template=CHATML, spread=0.1
     network(configuration(kind, values or PACKABLE["llama"][1]), spread=spread).save_pretrained(folder)
     tokenizer(template).save_pretrained(folder)
     return Checkpoint("tiny", folder, None, "0" * 64)
+
+
+def hashed(folder, name="llama", **more):
+    """Return a tiny checkpoint of one of `PACKABLE`, known by its content, as what is converted has to be."""
+    kind, values, _ = PACKABLE[name]
+    made = checkpoint(folder, kind, values | more)
+    return replace(made, sha256=hash_of(folder))

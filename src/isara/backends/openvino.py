@@ -128,11 +128,8 @@ def decode(
             lanes[i].logs.clear()
             lanes[i].likely.clear()
         stems = Stems(session, [lanes[i].prompt for i in waiting])
-        try:
-            while waiting or leases:
-                step(session, stems, lanes, waiting, leases, draws, sampling, finish)
-        finally:
-            stems.let_go()
+        while waiting or leases:
+            step(session, stems, lanes, waiting, leases, draws, sampling, finish)
 
     order = sorted(range(len(lanes)), key=lambda i: lanes[i].prompt)
     session.work({i: len(lanes[i].prompt) + sampling.max_tokens for i in order}, write)
@@ -208,14 +205,11 @@ def look_at(
 
     def read(waiting: deque[int], leases: dict[int, Lease]) -> None:
         stems = Stems(session, [pairs[i][0] for i in waiting])
-        try:
-            while waiting:
-                rows = torch.from_numpy(session.runner.run(joined(stems, waiting, leases)))
-                for i, logits in zip(list(leases), torch.split(rows, [len(pairs[i][1]) for i in leases]), strict=True):
-                    look(i, logits)
-                    session.pages.give_back(leases.pop(i))
-        finally:
-            stems.let_go()
+        while waiting:
+            rows = torch.from_numpy(session.runner.run(joined(stems, waiting, leases)))
+            for i, logits in zip(list(leases), torch.split(rows, [len(pairs[i][1]) for i in leases]), strict=True):
+                look(i, logits)
+                session.pages.give_back(leases.pop(i))
 
     sizes = lengths(pairs)
     refuse_beyond(session.runner.positions, sizes)

@@ -87,9 +87,9 @@ class Pages:
         self._kept.setdefault(parent, {})[rest] = lease.pages[-1]
 
     def let_go(self, tokens: Sequence[int], lease: Lease) -> None:
-        """End what `keep` began, where it did, and the lease."""
+        """End what `keep` began, and the lease."""
         parent, rest = self._unfilled(tokens)
-        self._kept.get(parent, {}).pop(rest, None)
+        del self._kept[parent][rest]
         self.give_back(lease)
 
     def _unfilled(self, tokens: Sequence[int]) -> Key:

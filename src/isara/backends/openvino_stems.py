@@ -57,7 +57,11 @@ def stems(prompts: Sequence[list[int]], size: int) -> Iterator[Stem]:
 
 
 class Stems:
-    """Leases pages to sorted prompts, one after the other, and computes their stems some time before their turn."""
+    """
+    Leases pages to sorted prompts, one after the other, and computes their stems some time before their turn.
+
+    What is held at the end, or when something failed, goes with all other pages of the call.
+    """
 
     def __init__(self, session: Session, prompts: Sequence[list[int]]) -> None:
         self.session = session
@@ -108,10 +112,10 @@ class Stems:
             return
         # A graph that is asked for no place at all has no shape for its logits.
         batch.places.append(len(batch.tokens) - 1)
-        self.held += found
         self.session.runner.run(batch)
         for stem, lease in found:
             pages.keep(stem.tokens, lease)
+        self.held += found
 
     def let_go(self, turn: int | None = None) -> None:
         """Give back the stems that no prompt from a turn on begins with; all of them where no turn is given."""

@@ -55,7 +55,7 @@ INNER_ROWS = {
         page
         markdown
         standings
-        rounds choices
+        rounds choices scaling
         comparison
         __init__
         """,

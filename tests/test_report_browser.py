@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
 from fake_run import build_run, read_rows
 from isara.report import write_report
+from isara.report.comparison import comparison_at, comparison_html
 
 pytestmark = pytest.mark.browser
 
 CHROMIUM = os.environ.get("ISARA_CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
+EVIDENCE = Path(__file__).parent.parent / "docs" / "evidence"
 QUIET = [
     "--no-sandbox",
     "--disable-gpu",
@@ -283,6 +286,23 @@ def test_chart_labels_do_not_lie_on_each_other(browser, run):
         page = Watched(browser, (run / "report.html").as_uri(), viewport={"width": width, "height": 844}).page
         assert page.evaluate(OVERLAPS) == []
         page.close()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("study", ["supportdesk", "truthfulqa-rounds"])
+def test_the_page_of_a_study_asks_for_nothing_fits_and_can_be_read(browser, tmp_path, study, width):
+    written = tmp_path / "comparison.html"
+    written.write_text(comparison_html(comparison_at(EVIDENCE / study)), encoding="utf-8")
+    watched = Watched(browser, written.as_uri(), viewport={"width": width, "height": 844})
+    page = watched.page
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(OVERLAPS) == []
+    numbered = page.locator(".scaling .number").all_text_contents()
+    assert numbered == [str(n) for n in range(1, page.locator(".ranked li").count() + 1)] != []
+    assert [url for url in watched.requests if not url.startswith("data:")] == [written.as_uri()]
+    assert watched.complaints == []
+    assert page.evaluate("violations") == []
+    page.close()
 
 
 def test_without_scripts_the_evidence_is_still_there(browser, run):

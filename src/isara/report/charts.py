@@ -113,7 +113,7 @@ def bar(parts: Sequence[tuple[float, str]], of: float, *, height: int = 18) -> s
 def slope(pairs: Sequence[tuple[str, float, float]], left: str, right: str, *, height: int = 340) -> str:
     """Return one line from left to right for each (name, left value, right value); a falling line is a better one."""
     scale = scale_of((value for _, *ends in pairs for value in ends), ticks=6)
-    parts = [_level(scale, tick) for tick in scale.ticks]
+    parts = [level(scale, tick) for tick in scale.ticks]
     parts += [f'<line class="frame" x1="{x}" x2="{x}" y1="0" y2="100%"/>' for x in ("0%", "100%")]
     for name, before, after in pairs:
         tone = "better" if after < before else "worse" if after > before else "same"
@@ -127,7 +127,8 @@ def slope(pairs: Sequence[tuple[str, float, float]], left: str, right: str, *, h
     return heads + svg("".join(parts), height=height, title=title, kind="slope")
 
 
-def _level(scale: Scale, tick: float) -> str:
+def level(scale: Scale, tick: float) -> str:
+    """Return a line across a chart at a tick of the axis that rises, and its label on the left."""
     y = scale.up(tick)
     label = f'<text class="tick end" x="-8" y="{y}" dy="4">{number(tick, _digits(scale))}</text>'
     return f'<line class="grid" x1="0" x2="100%" y1="{y}" y2="{y}"/>{label}'
@@ -139,7 +140,7 @@ def loss_curve(training: Training, label: str, *, height: int = 220) -> str:
     heldout = [(point.step, _mean(point)) for point in training.curve if point.heldout]
     across = Scale(0, max(training.steps, 1, *(point.step for point in training.curve)), ())
     up = scale_of((value for _, value in losses + heldout), ticks=4)
-    parts = [_level(up, tick) for tick in up.ticks]
+    parts = [level(up, tick) for tick in up.ticks]
     parts += [_line(losses, across, up, "loss"), _line(heldout, across, up, "heldout")]
     parts += [f'<circle class="heldout" cx="{across.at(x)}" cy="{up.up(y)}" r="4"/>' for x, y in heldout]
     parts += [_best_step(training, across), *_step_labels(across, height)]
@@ -170,7 +171,7 @@ def rounds_curve(points: Sequence[tuple[int, float, float | None, float | None]]
     """Return (round, gain, lower end, upper end) as a line about zero, its intervals as a band; the rounds below."""
     last, every = points[-1][0], math.ceil(len(points) / 12)
     across = Scale(0.75, last + 0.25, tuple(float(which) for which, *_ in points[::every]))
-    parts = [_level(up, tick) for tick in up.ticks]
+    parts = [level(up, tick) for tick in up.ticks]
     parts.append(f'<line class="compare" x1="0" x2="100%" y1="{up.up(0)}" y2="{up.up(0)}"/>')
     band = [(which, low, high) for which, _, low, high in points if low is not None and high is not None]
     edge = [*((which, low) for which, low, _ in band), *((which, high) for which, _, high in reversed(band))]

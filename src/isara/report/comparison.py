@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from isara.errors import RunError
-from isara.report import choices, rounds, standings
-from isara.report.charts import Scale, axis, scale_of, svg
+from isara.report import choices, rounds, scaling, standings
 from isara.report.markdown import plain
 from isara.report.page import policy
-from isara.report.text import count, duration, escape, number, short, signed
+from isara.report.text import count, duration, escape, number, signed
 
 HEADS = ("Arm", "NLL", "Gain on {}", "Interval", "", "By random seed", "Accepted", "Steps", "Tokens written", "Time")
 NUMBERS = {"NLL", "Gain on {}", "Interval", "Accepted", "Steps", "Tokens written", "Time"}
@@ -118,45 +116,6 @@ def comparison_html(found: Mapping[str, Any]) -> str:
         f"<section><h2>All numbers</h2>{standings.grid(HEADS, against, rows, NUMBERS)}</section>\n"
         f"{choices.section(found, found['arms'])}"
         f"<section><h2>Budgets</h2>{said}</section>\n{rounds.section(found, against)}"
-        f"{ratios(found)}{''.join(further)}</main>\n"
+        f"{scaling.section(found)}{''.join(further)}</main>\n"
         "<footer>Made by isara from comparison.json alone. This file needs no network.</footer>\n</body>\n</html>\n"
     )
-
-
-def ratios(found: Mapping[str, Any]) -> str:
-    """Return the scores against the scaling ratio, a line for each arm and random seed that made samples."""
-    if not found["curve"]:
-        return ""
-    across = scale_of([0.0, *(point["ratio"] for point in found["curve"])])
-    up = scale_of((point["mean"] for point in found["curve"]), ticks=4)
-    parts = [
-        f'<line class="grid" x1="0" x2="100%" y1="{up.up(tick)}" y2="{up.up(tick)}"/>'
-        f'<text class="tick" x="0" y="{up.up(tick)}" dy="-3">{number(tick)}</text>'
-        for tick in up.ticks
-    ]
-    for arm in found["arms"]:
-        for run in arm["runs"]:
-            points = [p for p in found["curve"] if (p["arm"], p["seed"]) == (arm["arm"], run["seed"])]
-            parts.append(path_of(arm["label"], points, across, up))
-    title = "NLL of each arm against the generated samples for each seed."
-    return (
-        "<section><h2>Scaling ratio</h2><p>Generated samples for each seed, and the NLL after them; a line joins the "
-        f"rounds of one arm and random seed.</p><div class='curve-place'>"
-        f"{svg(''.join(parts), height=260, title=title, kind='curve')}{axis(across)}</div></section>\n"
-    )
-
-
-def path_of(label: str, points: Sequence[Mapping[str, Any]], across: Scale, up: Scale) -> str:
-    """Return the rounds of one arm and random seed, joined by a line."""
-    marks = []
-    for before, after in pairwise(points):
-        ends = f'x1="{across.at(before["ratio"])}" y1="{up.up(before["mean"])}"'
-        marks.append(f'<line class="path" {ends} x2="{across.at(after["ratio"])}" y2="{up.up(after["mean"])}"/>')
-    for point in points:
-        tip = f"{label}, random seed {point['seed']}, round {point['round']}: ratio {short(point['ratio'])}"
-        place = f'cx="{across.at(point["ratio"])}" cy="{up.up(point["mean"])}"'
-        marks.append(f'<circle class="heldout" {place} r="4"><title>{escape(tip)}</title></circle>')
-    if points:
-        last = f'x="{across.at(points[-1]["ratio"])}" y="{up.up(points[-1]["mean"])}"'
-        marks.append(f'<text class="tick end" {last} dx="-8" dy="-6">{escape(label)}</text>')
-    return f"<g>{''.join(marks)}</g>"

@@ -98,7 +98,7 @@ def make(out: Path, data: Path, workers: int) -> list[Path]:
     studies = {out / config.stem: load_study(config, data=data) for config in configs}
     # The longest first, so that no core is idle for long at the end.
     parts = [part for place, study in studies.items() for part in parts_of(study, place)]
-    parts.sort(key=lambda part: -len(part.study.arms))
+    parts.sort(key=lambda part: -sum(arm.settings.rounds for arm in part.study.arms))
     with ExitStack() as watches:
         compare_parts(parts, workers, watch_of=lambda part: watches.enter_context(plain_watch(sys.stderr, every=60.0)))
         for place, study in studies.items():

@@ -17,10 +17,10 @@ def decide(
     Return whether a round is kept, and a sentence that says why.
 
     `before` and `after` are NLL per token of the same samples under the best arm so far and under the round's, which
-    `names` gives in this order. A gain within so many standard errors of the paired difference is no reason to leave
-    the arm that was there: the rule of Breiman et al. (1984), "Classification and Regression Trees", section 3.4.3, for
-    a choice by estimates that are noisy. One sample alone has no standard error, and decides by its gain. ValueError as
-    by `isara.stats.standard_error`.
+    `names` gives in this order. Where `chosen` asks for it, a gain within so many standard errors of the paired
+    difference is no reason to leave the arm that was there: the rule of Breiman et al. (1984), "Classification and
+    Regression Trees", section 3.4.3, for a choice by estimates that are noisy. One sample alone has no standard error,
+    and decides by its gain. ValueError as by `isara.stats.standard_error`.
     """
     then, now = (np.asarray(scores, dtype=np.float64) for scores in (before, after))
     gain, error = float(then.mean() - now.mean()), stats.standard_error(then - now)

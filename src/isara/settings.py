@@ -233,9 +233,9 @@ class GateSettings(Section):
 
     min_gain: float = Field(default=0.0, ge=0)
     """A round is kept when it lowers the mean held-out NLL per token by more than this (nats)."""
-    standard_errors: float = Field(default=1.0, ge=0, le=100)
-    """And by more than this many standard errors of the difference over the held-out samples, so that a few of them
-    decide nothing by chance; 0 looks at the mean alone."""
+    standard_errors: float = Field(default=0.0, ge=0, le=100)
+    """And by more than this many standard errors of the difference over the held-out samples; 0 looks at the mean
+    alone. With a dozen of them 1 turns down most rounds that do gain."""
     keep: Literal["better", "all"] = "better"
     """Which rounds are gone on with: those that are `better`, or `all`, for a study. The result is the best arm in
     either case."""

@@ -28,17 +28,21 @@ def test_a_round_asks_for_more_until_it_has_its_samples_or_its_budget_is_spent(t
 
 
 @settings(max_examples=50)
-@given(rate=st.floats(0.25, 1), accepted=st.integers(50, 2000), seed=st.integers(0, 99))
-def test_of_a_steady_share_kept_a_round_takes_few_batches_and_drafts_little_too_much(rate, accepted, seed):
+@given(rate=st.floats(0.25, 1), accepted=st.integers(50, 2000))
+def test_of_a_steady_share_kept_a_round_takes_few_batches_and_drafts_little_too_much(rate, accepted):
     target = TargetSettings(accepted=accepted, batch=10_000, budget=100)
-    luck = np.random.default_rng(seed)
-    drafted = kept = batches = 0
-    while size := wanted(target, drafted, kept):
-        passed = int(luck.binomial(size, rate))
-        drafted, kept, batches = drafted + size, min(accepted, kept + passed), batches + 1
-    assert kept == accepted
-    assert batches <= 8
-    assert drafted <= 1.5 * accepted / rate + 20
+    spent = []
+    for seed in range(40):
+        luck = np.random.default_rng(seed)
+        drafted = kept = batches = 0
+        while size := wanted(target, drafted, kept):
+            passed = int(luck.binomial(size, rate))
+            drafted, kept, batches = drafted + size, min(accepted, kept + passed), batches + 1
+        assert kept == accepted
+        assert batches <= 8
+        spent.append(drafted)
+    # On average: where 8 of the first 67 are kept and a quarter of all, the next batch is twice too large.
+    assert np.mean(spent) <= 1.4 * accepted / rate
 
 
 def test_the_first_batch_takes_it_that_three_of_four_are_kept_and_one_that_kept_nothing_tells_nothing():

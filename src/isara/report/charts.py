@@ -134,6 +134,11 @@ def level(scale: Scale, tick: float) -> str:
     return f'<line class="grid" x1="0" x2="100%" y1="{y}" y2="{y}"/>{label}'
 
 
+def beside(scale: Scale, value: float) -> str:
+    """Return the line across a chart, at a value of the axis that rises, that the others are compared with."""
+    return f'<line class="compare" x1="0" x2="100%" y1="{scale.up(value)}" y2="{scale.up(value)}"/>'
+
+
 def loss_curve(training: Training, label: str, *, height: int = 220) -> str:
     """Return training loss and mean held-out NLL over the steps, with the step that was kept marked."""
     losses = [(point.step, point.loss) for point in training.curve if point.loss is not None]
@@ -172,7 +177,7 @@ def rounds_curve(points: Sequence[tuple[int, float, float | None, float | None]]
     last, every = points[-1][0], math.ceil(len(points) / 12)
     across = Scale(0.75, last + 0.25, tuple(float(which) for which, *_ in points[::every]))
     parts = [level(up, tick) for tick in up.ticks]
-    parts.append(f'<line class="compare" x1="0" x2="100%" y1="{up.up(0)}" y2="{up.up(0)}"/>')
+    parts.append(beside(up, 0))
     band = [(which, low, high) for which, _, low, high in points if low is not None and high is not None]
     edge = [*((which, low) for which, low, _ in band), *((which, high) for which, _, high in reversed(band))]
     parts += [_shape("polygon", edge, across, up, "band"), _line([p[:2] for p in points], across, up, "heldout")]

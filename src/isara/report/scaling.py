@@ -8,7 +8,7 @@ from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
-from isara.report.charts import Scale, axis, level, scale_of, svg
+from isara.report.charts import Scale, axis, beside, level, scale_of, svg
 from isara.report.text import escape, number, short
 
 GAP = 16.0
@@ -34,20 +34,20 @@ def section(found: Mapping[str, Any]) -> str:
     lines = list(ranked(found))
     if not lines:
         return ""
-    beside = next(arm for arm in found["arms"] if arm["arm"] == found["against"])
+    against = next(arm for arm in found["arms"] if arm["arm"] == found["against"])
     across = scale_of([0.0, *(ratio for line in lines for ratio, _ in line.points)])
-    up = scale_of([beside["mean"], *(nll for line in lines for _, nll in line.points)], ticks=4)
+    up = scale_of([against["mean"], *(nll for line in lines for _, nll in line.points)], ticks=4)
     height = max(260.0, GAP * (len(lines) + 1))
     places = apart([up.share(line.last) for line in lines], height)
     parts = [level(up, tick) for tick in up.ticks]
-    parts.append(f'<line class="compare" x1="0" x2="100%" y1="{up.up(beside["mean"])}" y2="{up.up(beside["mean"])}"/>')
+    parts.append(beside(up, against["mean"]))
     drawn = zip(lines, places, strict=True)
     parts += [mark(which, line, place, across, up) for which, (line, place) in enumerate(drawn, 1)]
     title = f"NLL of {len(lines)} arms against the generated samples for each seed."
     return (
         "<section><h2>Scaling ratio</h2><p>NLL after each round against the generated samples for each seed, both the "
         "mean over random seeds; a line joins the rounds of an arm, and the dashed one is "
-        f"{escape(beside['label'])} ({number(beside['mean'])}). The arms, lowest NLL at the end first:</p>"
+        f"{escape(against['label'])} ({number(against['mean'])}). The arms, lowest NLL at the end first:</p>"
         f"<div class='curve-place scaling'>{svg(''.join(parts), height=round(height), title=title, kind='curve')}"
         f"{axis(across)}</div>{listed(lines)}</section>\n"
     )

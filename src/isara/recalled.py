@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,12 +23,14 @@ _ROUND = "round-1"
 """The only round that is recalled: later ones are written by models that another training made."""
 
 
+Asked = tuple[str, int]
+"""What a model was asked: a prompt as it is on the disk, and a random seed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
     """A completion in a complete run."""
 
-    prompt: Any
-    """As it is on the disk."""
     record: Mapping[str, Any]
     targets: Callable[[], Targets] | None
     """Reads what was likely at each place, where that was noted."""
@@ -46,7 +49,7 @@ class Written:
 class Recalling:
     """A model that is not asked for what runs beside its own have from it, after the same prompt and random seed."""
 
-    def __init__(self, model: Model, known: Mapping[int, Written], events: Events) -> None:
+    def __init__(self, model: Model, known: Mapping[Asked, Written], events: Events) -> None:
         self.model = model
         self.known = known
         self.events = events
@@ -63,10 +66,10 @@ class Recalling:
 
     def complete(self, prompts: Sequence[Prompt], sampling: Sampling, *, seeds: Sequence[int]) -> list[Completion]:
         """Return one completion for each prompt, in order, and log the time that was saved."""
-        found = [self.recalled(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+        found = [self.known.get(asked(as_messages(prompt), seed)) for prompt, seed in zip(prompts, seeds, strict=True)]
         wanting = [i for i, one in enumerate(found) if one is None]
-        asked = [prompts[i] for i in wanting]
-        fresh = iter(self.model.complete(asked, sampling, seeds=[seeds[i] for i in wanting]) if asked else [])
+        new = [prompts[i] for i in wanting]
+        fresh = iter(self.model.complete(new, sampling, seeds=[seeds[i] for i in wanting]) if new else [])
         saved = [one.seconds for one in found if one is not None]
         if saved:
             # Named for its first seed: a run that is killed before it can note what it recalled recalls it again.
@@ -74,11 +77,6 @@ class Recalling:
                 "recalled", name=_STAGE, of=str(seeds[0]), completions=len(saved), seconds=round(sum(saved), 2)
             )
         return [next(fresh) if one is None else one.completion for one in found]
-
-    def recalled(self, prompt: Prompt, seed: int) -> Written | None:
-        """Return what was written after a prompt with a random seed, where it was."""
-        one = self.known.get(seed)
-        return one if one is not None and one.prompt == as_messages(prompt) else None
 
     def score(self, pairs: Sequence[tuple[Prompt, str]], *, top_tokens: int = 0) -> list[Likelihood]:
         """Return the likelihood of each completion after its prompt."""
@@ -110,21 +108,26 @@ def recalling(
 
     def made(chosen: Settings) -> Backend:
         opened = backend(chosen)
-        known = {seed: one for donor in donors for seed, one in written_in(donor).items()}
+        known = {one: written for donor in donors for one, written in written_in(donor).items()}
         return replace(opened, model=Recalling(opened.model, known, Events(folder / "events.jsonl")))
 
     return made if donors else backend
 
 
-def written_in(run: Path) -> dict[int, Written]:
-    """Return what was completed in a run's first round, by random seed."""
+def asked(prompt: Any, seed: int) -> Asked:
+    """Return what stands for a prompt (as it is on the disk) with a random seed: runs use the same seeds for others."""
+    return json.dumps(prompt, ensure_ascii=False), seed
+
+
+def written_in(run: Path) -> dict[Asked, Written]:
+    """Return what was completed in a run's first round, by what was asked."""
     written = snapshot(run / _ROUND)
     targets = targets_in(run / _ROUND, WRITTEN)
     done = {(record["id"], record["stage"]): record for record in written.each("completions.jsonl")}
     a_token = costs(run).get(_STAGE, 0.0) / max(1, sum(record["tokens"] for record in done.values()))
     found = {}
-    for asked in written.each("prompts.jsonl"):
-        record = done[asked["id"], asked["stage"]]
-        noted = targets.get(asked["id"]) if asked["stage"] == "answer" else None
-        found[asked["seed"]] = Written(asked["prompt"], record, noted, a_token * record["tokens"])
+    for one in written.each("prompts.jsonl"):
+        record = done[one["id"], one["stage"]]
+        noted = targets.get(one["id"]) if one["stage"] == "answer" else None
+        found[asked(one["prompt"], one["seed"])] = Written(record, noted, a_token * record["tokens"])
     return found

@@ -159,7 +159,7 @@ def test_rounds_are_shared_as_long_as_both_gates_go_on(made, tmp_path, gate, sha
     align(str(data / "seeds.jsonl"), out=donor, settings=[*common, "gate.keep='all'", "gate.patience=100"], **judging)
     settings = load(None, [*common, *gate.split(", ")])
     folder = tmp_path / "seed-1" / "other"
-    assert share(folder, settings, [donor]) == "donor"
+    assert share(folder, settings, [donor]) == donor
     assert sorted(entry.name for entry in folder.glob("round-*")) == [f"round-{n}" for n in range(1, shared + 1)]
     for run in (folder, tmp_path / "alone"):
         align(str(data / "seeds.jsonl"), out=run, settings=settings, **judging)
@@ -184,7 +184,7 @@ def test_a_rule_that_drops_nothing_with_either_threshold_has_no_part_in_a_round(
     recorded = json.loads((donor / "manifest.json").read_text(encoding="utf-8"))["settings"]
     settings = load_over(recorded, sets)
     folder = tmp_path / "other"
-    assert share(folder, settings, [donor]) == donor.name
+    assert share(folder, settings, [donor]) == donor
     assert (folder / "round-1" / "kept.jsonl").exists() == bool(shared)
     assert (folder / "round-1" / "adapter").exists() == (shared is True)
     judging = {part: str(out / "data" / f"{part}.jsonl") for part in ("heldout", "test")}

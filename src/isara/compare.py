@@ -23,7 +23,7 @@ from isara.report import write_comparison
 from isara.rundir import fingerprint, read_json, write_json, write_jsonl
 from isara.samples import Sample
 from isara.settings import Settings
-from isara.sharing import same_baselines, share
+from isara.sharing import is_complete, lent, same_baselines, share
 from isara.spent import spending, spent
 from isara.study import LAST_ROUND, Arm, Study, Take, load_study
 from isara.tally import Place, tally
@@ -131,8 +131,9 @@ def make_runs(
     """Make the runs of a random seed that are not made yet, and return whether there was one."""
     with locked(out / f"seed-{seed}"):
         missing = [job for job in jobs if job.settings.seed == seed and not is_complete(out / job.name)]
+        others = lent(out, facts_of(backend or choose_backend, missing[0].settings)) if missing else []
         for job in missing:
-            donors = begin(job, jobs, out, watch)
+            donors = begin(job, jobs, out, others, watch)
             with spending(out, job.name):
                 align(
                     str(data["seeds"]),
@@ -145,19 +146,32 @@ def make_runs(
     return bool(missing)
 
 
-def begin(job: Job, jobs: Sequence[Job], out: Path, watch: Watch) -> list[Path]:
+def facts_of(
+    make: Callable[[Settings], Backend], settings: Settings
+) -> Callable[[], tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Return how to find out what identifies the model and the embedder that a run would have."""
+
+    def found() -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        made = make(settings)
+        return made.model_facts, made.embedder_facts
+
+    return found
+
+
+def begin(job: Job, jobs: Sequence[Job], out: Path, others: Sequence[Path], watch: Watch) -> list[Path]:
     """
-    Begin a run with what an earlier one has in common with it, where there is such a one, and say so.
+    Begin a run with what an earlier one, or one of other studies, has in common with it, and say so where there is one.
 
     Returns the complete ones with the same random seed, which are all that are made before it.
     """
     number = jobs.index(job)
     # Another process may be at an earlier one.
-    donors = [out / other.name for other in jobs[:number] if is_complete(out / other.name)]
+    donors = [*(out / other.name for other in jobs[:number] if is_complete(out / other.name)), *others]
     donor = share(out / job.name, job.settings, donors)
-    begun = f", beginning with what {donor} has in common" if donor else ""
+    name = "" if donor is None else "/".join(donor.parts[-3:]) if donor in others else donor.name
+    begun = f", beginning with what {name} has in common" if donor else ""
     watch(Event("say", {"text": f"Run {number + 1} of {len(jobs)}, {job.name}{begun}.", "level": "info"}))
-    return [folder for folder in donors if folder.parent == (out / job.name).parent]
+    return [folder for folder in donors if folder.parent.name == f"seed-{job.settings.seed}"]
 
 
 def with_seeds(study: Study, seeds: tuple[int, ...]) -> Study:
@@ -205,12 +219,6 @@ def refuse_strangers(out: Path) -> None:
     strangers = strangers_in(out)
     if strangers:
         raise RunError(f"{out}: not empty, and no study of isara (found {strangers[0]}). Give another --out.")
-
-
-def is_complete(folder: Path) -> bool:
-    """Whether a run has ended; its folder's name says that it is the one that is wanted."""
-    path = folder / "summary.json"
-    return path.exists() and read_json(path)["status"] == "complete"
 
 
 def judges(data: Mapping[str, Path]) -> dict[str, Any]:

@@ -1,16 +1,22 @@
-"""What runs of a study have in common: baselines, drafts and trainings are made once and copied, not made again."""
+"""
+What runs of a study have in common: baselines, drafts and trainings are made once and copied, not made again.
+
+Studies of the same samples in the same folder lend each other their complete runs too.
+"""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from isara.config import changes, recorded
+from isara.errors import RunError
 from isara.gate import decide, goes_on
 from isara.heldout import likeliest, nlls
-from isara.manifest import ARMS, stale
+from isara.manifest import ARMS, stale, versions, without_place
 from isara.replay import replay
 from isara.rundir import Events, read_json, records_in, write_json
 from isara.settings import FilterSettings, Settings
@@ -54,6 +60,47 @@ _TRAINED = ("adapter", "train.jsonl", "training.json", "heldout.jsonl", "test.js
 _CONCLUDED = ("round.json", "done.json")
 
 
+def is_complete(folder: Path) -> bool:
+    """Whether a run of a study has ended; its folder's name says that it is the one that is wanted."""
+    path = folder / "summary.json"
+    return path.exists() and read_json(path)["status"] == "complete"
+
+
+def lent(out: Path, facts: Callable[[], tuple[Mapping[str, Any], Mapping[str, Any]]]) -> list[Path]:
+    """
+    Return the complete runs of other studies of the same samples, in the folder that the study `out` is in.
+
+    Only those whose model and embedder are the same by their facts, which `facts` returns and which are asked for where
+    there is something to compare, and which this version of isara made with these versions of the packages that decide
+    what a run computes. What cannot be read is passed over: it is not ours to mend.
+    """
+    own = out.resolve()
+    samples = read_json(own / "data" / "hash.json")
+    studies = [path.parent.parent for path in sorted(own.parent.glob("*/data/hash.json")) if in_json(path) == samples]
+    runs = [run for study in studies if study != own for run in sorted(study.glob("seed-*/[!.]*"))]
+    made = {
+        run: in_json(run / "manifest.json") for run in runs if in_json(run / "summary.json").get("status") == "complete"
+    }
+    here = (metadata.version("isara"), versions())
+    made = {
+        run: manifest for run, manifest in made.items() if (manifest.get("isara"), manifest.get("packages")) == here
+    }
+    if not made:
+        return []
+    model, embedder = facts()
+    same = (without_place(model), dict(embedder))
+    return [run for run, manifest in made.items() if (without_place(manifest["model"]), manifest["embedder"]) == same]
+
+
+def in_json(path: Path) -> dict[str, Any]:
+    """Return what a JSON file of another study holds; nothing where it cannot be read."""
+    try:
+        found = read_json(path)
+    except RunError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def same_baselines(one: Settings, other: Settings) -> bool:
     """Whether two settings give the same baselines."""
     return first_other(bare(one), bare(other)) in (None, "round-1")
@@ -74,18 +121,18 @@ def first_other(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
     return "seeds-only"
 
 
-def share(folder: Path, settings: Settings, donors: Sequence[Path]) -> str | None:
+def share(folder: Path, settings: Settings, donors: Sequence[Path]) -> Path | None:
     """
-    Begin a run with what a complete one beside it has in common; returns that one's name, None where nothing is.
+    Begin a run with what a complete one beside it has in common; returns that one, None where nothing is.
 
-    All donors are runs of the same study, so that samples, model and embedder are the same; when the run is started
-    its manifest is compared in full all the same.
+    All donors are runs of the same study or `lent`, so that samples, model and embedder are the same; when the run is
+    started its manifest is compared in full all the same.
     """
     if folder.exists():
         return None
     wanted = {"settings": settings.model_dump(mode="json")}
-    found = ((common(donor, settings), donor) for donor in donors)
-    arms, donor = max(found, key=lambda pair: len(pair[0]), default=((), folder))
+    found = ((in_common(donor, settings), donor) for donor in donors)
+    (arms, later), donor = max(found, key=lambda pair: tuple(map(len, pair[0])), default=(((), range(0)), folder))
     if not arms:
         return None
     scratch = folder.with_name(f".{folder.name}.sharing")
@@ -93,15 +140,21 @@ def share(folder: Path, settings: Settings, donors: Sequence[Path]) -> str | Non
     scratch.mkdir(parents=True)
     left_out = _CONCLUDED if same_targets(read_json(donor / "manifest.json"), wanted) else (*_CONCLUDED, "targets")
     stages = [stage for arm in arms for stage in copy_arm(donor, scratch, arm, left_out)]
-    if "trained" in arms:
-        stages += [stage for number in later_rounds(donor, settings) for stage in copy_round(donor, scratch, number)]
+    stages += [stage for number in later for stage in copy_round(donor, scratch, number)]
     events = Events(scratch / "events.jsonl")
     for stage, took in costs(donor).items():
         if stage in stages:
             events.add("stage", name=stage, seconds=round(took, 2))
+    events.add("shared", of="/".join(donor.parts[-3:]), arms=[*arms, *(f"round-{number}" for number in later)])
     write_json(scratch / "manifest.json", read_json(donor / "manifest.json") | {"name": folder.name} | wanted)
     scratch.replace(folder)
-    return donor.name
+    return donor
+
+
+def in_common(donor: Path, settings: Settings) -> tuple[tuple[str, ...], range]:
+    """Return what a run can take over as `common` does, and which rounds after the first."""
+    arms = common(donor, settings)
+    return arms, later_rounds(donor, settings) if "trained" in arms else range(0)
 
 
 def common(donor: Path, settings: Settings) -> tuple[str, ...]:

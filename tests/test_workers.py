@@ -92,6 +92,10 @@ def gone():
     os._exit(9)
 
 
+def killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def can_be_had(folder):
     try:
         with locked(folder):
@@ -130,14 +134,19 @@ def test_several_processes_make_the_study_that_one_makes(alone, tmp_path):
     assert without_clock(found) == without_clock(alone)
 
 
+@pytest.mark.parametrize(("end", "how"), [(gone, "exit code 9"), (killed, "signal 9: Killed")])
+def test_what_ends_a_process_without_a_word_is_said(end, how, tmp_path):
+    path, out = study_in(tmp_path, STUDY), tmp_path / "out"
+    with pytest.raises(RunError, match=rf"^random seed 3: its process ended without a word \({how}\)\. Start the same"):
+        compare_parts(parts_of(path, out), 3, backend=partial(failing, 3, end))
+    assert can_be_had(out / "seed-2")
+
+
 def test_what_ends_one_process_is_raised_and_the_others_end_too(tmp_path):
     path, out = study_in(tmp_path, STUDY), tmp_path / "out"
     with pytest.raises(GenerationError, match=r"^Round 1: none of 8 candidates was accepted\.$"):
         compare_parts(parts_of(path, out), 3, backend=partial(failing, 1, useless))
     # The one at random seed 2 would never have ended by itself.
-    assert can_be_had(out / "seed-2")
-    with pytest.raises(RunError, match=r"^random seed 3: its process ended without a word \(exit code 9\)"):
-        compare_parts(parts_of(path, out), 3, backend=partial(failing, 3, gone))
     assert can_be_had(out / "seed-2")
 
 

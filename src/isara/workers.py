@@ -112,7 +112,7 @@ def heard(worker: Worker) -> bool:
     except EOFError:
         worker.process.join()
         raise RunError(
-            f"random seed {worker.part.seed}: its process ended without a word (exit code {worker.process.exitcode}). "
+            f"random seed {worker.part.seed}: its process ended without a word ({end_of(worker.process)}). "
             "Start the same command again to go on, with fewer --workers where it was ended for want of memory."
         ) from None
     if isinstance(word, Event):
@@ -123,6 +123,12 @@ def heard(worker: Worker) -> bool:
     if word is not None:
         raise word
     return False
+
+
+def end_of(process: SpawnProcess) -> str:
+    """Return how a process ended: the signal that ended it, or its exit code."""
+    code = process.exitcode
+    return f"signal {-code}: {signal.strsignal(-code)}" if code is not None and code < 0 else f"exit code {code}"
 
 
 def work(part: Part, cores: Cores, backend: Callable[[Settings], Backend] | None, told: Connection) -> None:

@@ -30,7 +30,17 @@ from isara.workers import compare_parts, parts_of
 
 DOCS = Path(__file__).parent.parent / "docs"
 CONFIGS = Path(__file__).parent.parent / "configs"
-HEADLINES = ("untouched", "retrieved", "seeds", "seeds-longer", "self-instruct", "one-shot", "two-rounds", "kept")
+HEADLINES = (
+    "untouched",
+    "retrieved",
+    "seeds",
+    "seeds-longer",
+    "self-instruct",
+    "self-align",
+    "one-shot",
+    "two-rounds",
+    "kept",
+)
 """Arms of the table that stands in front, where a study has all of them."""
 DEFAULTS = ("one-shot", "two-rounds")
 """Arms at the defaults, of which others change a single choice."""
@@ -96,7 +106,8 @@ def make(out: Path, data: Path, workers: int) -> list[Path]:
     """Make every study of the page into folders below `out`, and return these."""
     configs = sorted(CONFIGS.glob("evidence-*.toml"))
     studies = {out / config.stem: load_study(config, data=data) for config in configs}
-    # The longest first, so that no core is idle for long at the end.
+    # The longest first, so that no core is idle for long at the end, and shorter ones of the same samples begin with
+    # what these have.
     parts = [part for place, study in studies.items() for part in parts_of(study, place)]
     parts.sort(key=lambda part: -sum(arm.settings.rounds for arm in part.study.arms))
     with ExitStack() as watches:

@@ -20,6 +20,7 @@ from isara.report import write_report
 from isara.report.charts import loss_curve, scale_of
 from isara.report.embed import embed, script_safe
 from isara.report.load import load_run
+from isara.report.markdown import markdown_page
 from isara.report.records import CurvePoint, Training
 from isara.report.text import HIDDEN, duration, number, p_value, reveal, signed
 
@@ -376,6 +377,29 @@ def test_a_training_that_ended_early_says_how_far_it_was_to_go(run):
     assert "48 steps from base · ended before step 64, as the held-out samples grew less likely" in words_in(
         html_of(run)
     )
+
+
+@pytest.mark.parametrize(
+    ("heldout", "planned", "still"),
+    [
+        ([3.0, 2.5, 2.4], 48, True),
+        ([3.0, 2.5, 2.4], None, True),
+        ([3.0, 2.4, 2.5], 48, False),
+        ([3.0, 2.5, 2.4], 64, False),
+        ([3.0, 2.5, None], 48, False),
+        ([2.5, 2.4], 48, False),
+        ([None, None, None], 48, False),
+    ],
+)
+def test_a_training_that_was_best_at_its_last_step_may_learn_more(run, heldout, planned, still):
+    curve = [{"step": 48 - 16 * i, "heldout": nll and [nll - 1, nll + 1]} for i, nll in enumerate(heldout[::-1])]
+    path = run / "round-1" / "training.json"
+    write_object(path, read_object(path) | {"planned": planned, "curve": curve[::-1]})
+    page, short = words_in(html_of(run)), markdown_page(load_run(run))
+    assert page.count("a higher train.rank") == short.count("a higher train.rank") == still
+    if still:
+        first, second = short.index("### Round 1"), short.index("### Round 2")
+        assert first < short.index("a higher train.rank") < second
 
 
 def test_a_curve_marks_the_step_that_was_kept_and_copes_with_gaps():

@@ -9,7 +9,7 @@ from isara.report.items import means_so_far
 from isara.report.load import Run
 from isara.report.page import HOW_TO_READ
 from isara.report.records import Evidence
-from isara.report.sections import OPTIMISTIC, verdict_of
+from isara.report.sections import OPTIMISTIC, STILL_LEARNING, verdict_of
 from isara.report.settings_view import chosen_settings
 from isara.report.tables import sizes
 from isara.report.text import number, one_line, p_value, reveal, signed
@@ -85,6 +85,7 @@ def _evidence(run: Run, title: str, evidence: Evidence, best: str | None) -> lis
 
 def _rounds(run: Run) -> list[str]:
     parts: list[str] = []
+    learning = {arm.name for arm in run.arms if arm.training and arm.training.still_learning}
     for entry in run.rounds:
         facts = entry.facts
         if facts is None:
@@ -93,6 +94,7 @@ def _rounds(run: Run) -> list[str]:
         outcome = "" if facts.kept is None else ": kept" if facts.kept else ": not kept"
         parts.append(f"### Round {entry.number}{outcome}")
         said = [sizes(facts), facts.why or "", facts.reason, *facts.adapted]
+        said += [STILL_LEARNING] if f"round-{entry.number}" in learning else []
         parts.append(_list(plain(sentence) for sentence in said if sentence))
         rows = [(plain(step.rule), f"{step.left:,}", f"{step.dropped:,}") for step in facts.funnel]
         parts += [_table(("Rule, in order", "Left", "Dropped"), rows)] if rows else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -100,6 +101,13 @@ class Training(Record):
     generated: int | None = None
     dropped_overlong: tuple[str, ...] = ()
     curve: tuple[CurvePoint, ...] = ()
+
+    @property
+    def still_learning(self) -> bool:
+        """Whether the last of three checks or more, after the last planned step, was the best."""
+        checks = [fmean(point.heldout) for point in self.curve if point.heldout]
+        complete = self.planned is None or self.steps >= self.planned
+        return complete and len(checks) > 2 and bool(self.curve[-1].heldout) and checks[-1] == min(checks)
 
 
 class FunnelStep(Record):

@@ -19,6 +19,10 @@ OPTIMISTIC = (
     "These samples also chose the result: which round to keep and at which step to stop. The score of whatever "
     "they chose is therefore a little optimistic. Samples by which nothing was chosen (a test file) are free of that."
 )
+STILL_LEARNING = (
+    "The held-out samples still grew likelier at the last step of its training: with a higher train.rank, train.alpha "
+    "raised with it, or with more train.epochs it may learn more."
+)
 ITEM_CONTROLS = (
     '<div class="controls needs-js"><label>Order <select id="item-order">'
     '<option value="place">as in the file</option><option value="gain">most improved first</option>'
@@ -231,9 +235,10 @@ def trainings(run: Run) -> str:
             said.append(f"then averaged with {', '.join(training.averaged)}")
         if training.dropped_overlong:
             said.append(f"{len(training.dropped_overlong):,} left out as too long")
+        more = f"<p>{escape(STILL_LEARNING)}</p>" if training.still_learning else ""
         cards.append(
             f'<figure class="card"><h3>{escape(capital(label))}</h3><p class="soft">{escape(" · ".join(said))}</p>'
-            f'<div class="curve-place">{loss_curve(training, label)}</div>'
+            f'{more}<div class="curve-place">{loss_curve(training, label)}</div>'
             '<p class="soft middle">optimiser step</p></figure>'
         )
     key = '<span class="key loss">training loss</span> <span class="key heldout">held-out NLL (mean)</span>'

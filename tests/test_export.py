@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,7 +21,7 @@ import tiny
 from isara import align
 from isara.backends.hf import TransformersModel
 from isara.backends.merged import add_adapter, matching_template, write_merged
-from isara.backends.outside import Asked, hear
+from isara.backends.outside import Asked, agreement, coarser, hear
 from isara.backends.template import Encoder
 from isara.errors import BackendError, GenerationError, RunError, SettingsError
 from isara.export import Exported, export
@@ -118,9 +119,36 @@ def test_a_model_that_says_something_else_is_noticed(run, tmp_path, isara):
     ],
 )
 def test_less_agreement_is_asked_for_where_the_run_wrote_with_weights_in_8_bits(agreement, drift, eight_bits, same):
-    done = Exported(Path("out"), "round-1", "float32", 6, agreement, 2, 2.0 + drift, 2.0, (), eight_bits)
+    done = Exported(
+        Path("out"), "round-1", "float32", 6, 0.5, agreement, 2, 2.0 + drift, 2.0, (), eight_bits=eight_bits
+    )
     assert done.same == same
     assert ("in 8 bits, so 90% are asked for" in done.words) == eight_bits
+
+
+@pytest.mark.parametrize(
+    ("spacing", "close"),
+    [("float32", 2), ("bfloat16", 3), ("float16", 2)],
+)
+def test_a_token_that_rounding_could_have_put_first_counts_as_one(spacing, close):
+    """The first two tokens are the first choice, the third is 0.1 behind a logit of 20, the last far behind."""
+    logits = torch.full((5, 8), -3.0)
+    logits[0, 4], logits[1, 5], logits[2, 6], logits[2, 1], logits[3, 7], logits[3, 2] = 20, -1, 19.9, 20, 15, 20
+
+    class Network:
+        device = torch.device("cpu")
+
+        def __call__(self, input_ids):
+            return SimpleNamespace(logits=logits[None])
+
+    found = agreement(Network(), [0], [4, 5, 6, 7], torch.finfo(getattr(torch, spacing)).eps)
+    assert found == (2, close)
+    assert agreement(Network(), [0], [], 1.0) == (0, 0)
+
+
+def test_the_format_that_rounds_the_most_sets_how_close_is_close():
+    assert coarser("float32", "bfloat16") == coarser("bfloat16", "float16") == "bfloat16"
+    assert coarser("float32", "float16") == "float16"
 
 
 @pytest.mark.parametrize("where", ["chosen for the CPU", "asked for", None])

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from isara.backends.hf import choose_device, load_tokenizer
-from isara.backends.merged import ordinary, stored_format
+from isara.backends.merged import number_format, ordinary, stored_format
 from isara.backends.template import Encoder
 from isara.errors import BackendError
 from isara.protocols import Prompt
@@ -35,24 +35,30 @@ class Heard:
 
     nll: float
     """Negative log-likelihood per token of the reference answer, in nats."""
-    agreeing: int
+    first: int
     """Tokens of the other model's answer that are this one's first choice, given those before them."""
+    agreeing: int
+    """The same with the tokens that rounding alone could have put in the place of the first choice."""
     tokens: int
     """Tokens of that answer, the end of the turn included where it ended by itself."""
     answer: str
     """This checkpoint's own most likely answer."""
 
 
-def hear(folder: Path, asked: Sequence[Asked], *, max_tokens: int, device: str = "auto") -> list[Heard]:
+def hear(
+    folder: Path, asked: Sequence[Asked], *, max_tokens: int, device: str = "auto", rounded: str = "float32"
+) -> list[Heard]:
     """
     Ask the checkpoint in a folder, one question at a time, as its users would.
 
-    Raises BackendError where its chat template does not give the prompt that it was tuned on.
+    An answer's tokens count as its own to within the rounding of the number format `rounded`. Raises BackendError where
+    its chat template does not give the prompt that it was tuned on.
     """
     dtype = stored_format(folder) or torch.float32
     network = ordinary(folder, dtype).to(choose_device(device))
     tokenizer = load_tokenizer(folder)
     encoder = Encoder(tokenizer)
+    spacing = torch.finfo(number_format(rounded)).eps
     heard = []
     for item in asked:
         prompt = encoder.prompt(item.prompt)
@@ -62,9 +68,14 @@ def hear(folder: Path, asked: Sequence[Asked], *, max_tokens: int, device: str =
         answer = greedy(network, tokenizer, encoder, prompt, max_tokens)
         said = [*encoder.completion(item.prompt, item.said), *([encoder.end] if item.finished else [])]
         # A text that is no whole characters cannot be turned back into its tokens; one that came out again needs not.
-        agreeing = len(said) if answer == item.said else agreement(network, prompt, said)
-        heard.append(Heard(-float(logs(network, prompt, reference).mean()), agreeing, len(said), answer))
+        first, close = (len(said),) * 2 if answer == item.said else agreement(network, prompt, said, spacing)
+        heard.append(Heard(-float(logs(network, prompt, reference).mean()), first, close, len(said), answer))
     return heard
+
+
+def coarser(*formats: str) -> str:
+    """Return the number format that rounds the most."""
+    return max(formats, key=lambda name: torch.finfo(number_format(name)).eps)
 
 
 def as_users_do(tokenizer: Any, item: Asked) -> list[int]:
@@ -91,9 +102,18 @@ def logs(network: Any, prompt: Sequence[int], completion: Sequence[int]) -> torc
     return rows.gather(1, torch.tensor(completion)[:, None])[:, 0]
 
 
-def agreement(network: Any, prompt: Sequence[int], completion: Sequence[int]) -> int:
-    """Return how many tokens of a completion are the most likely one, given those before them."""
-    return int((after(network, prompt, completion).argmax(-1) == torch.tensor(completion)).sum()) if completion else 0
+def agreement(network: Any, prompt: Sequence[int], completion: Sequence[int], spacing: float) -> tuple[int, int]:
+    """
+    Return how many tokens of a completion are the most likely one, given those before them, and how many are about it.
+
+    About it is a logit no further from the largest than numbers of that size lie apart: `spacing` times the largest.
+    """
+    if not completion:
+        return 0, 0
+    rows, said = after(network, prompt, completion), torch.tensor(completion)
+    best = rows.max(-1).values
+    behind = best - rows.gather(1, said[:, None])[:, 0]
+    return int((rows.argmax(-1) == said).sum()), int((behind <= spacing * best.abs()).sum())
 
 
 def greedy(network: Any, tokenizer: Any, encoder: Encoder, prompt: Sequence[int], max_tokens: int) -> str:

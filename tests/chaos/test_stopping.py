@@ -82,6 +82,14 @@ def swallowed():
     Loud()
     time.sleep(600)
 
+def at_the_end():
+    import atexit
+    import time
+    # As native libraries may, whose threads are still at work while Python takes itself down.
+    atexit.register(os.abort)
+    sign("busy")
+    time.sleep(600)
+
 ScriptedModel.score = lambda self, pairs: globals()[os.environ["STUCK"]]()
 
 from isara.cli import main
@@ -103,7 +111,9 @@ def wait_for(sign: Path, process):
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize(("way", "number"), [("native", signal.SIGINT), ("swallowed", signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("way", "number"), [("native", signal.SIGINT), ("swallowed", signal.SIGTERM), ("at_the_end", signal.SIGINT)]
+)
 def test_a_process_that_python_cannot_stop_ends_all_the_same(way, number, run, tmp_path):
     process = stuck(run, tmp_path, way)
     process.send_signal(number)

@@ -6,13 +6,12 @@ import io
 import logging
 import os
 import sys
-
-import typer
+from contextlib import suppress
 
 # Each module adds its verbs to the application, in the order in which `isara --help` shows them.
 from isara.cli import prepare, work, study, inspect, export, evaluate, judge  # isort: skip
 from isara.cli.app import app, show
-from isara.cli.stopping import WORD, Stopped, stopping
+from isara.cli.stopping import Stopped, leave, stopping
 from isara.errors import IsaraError, RunError
 
 __all__ = ["app", "evaluate", "export", "inspect", "judge", "main", "prepare", "study", "work"]
@@ -41,5 +40,7 @@ def main() -> None:
         show(f"isara: {what}. What is done is kept; mend that and start the same command again to go on.", error=True)
         sys.exit(RunError.exit_code)
     except Stopped:
-        typer.echo(f"\n{WORD}", err=True)
-        sys.exit(130)
+        # All is put away by now. Taking the interpreter down as well would wait for native threads, or crash in them.
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+        leave()

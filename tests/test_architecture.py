@@ -61,6 +61,7 @@ INNER_ROWS = {
         """,
     "backends": """
         __init__ quiet attention products loss parts template memory address patience pacing positions trust
+        rounding drawing
         forest targets adapter
         packing
         checkpoints decode scoring selfcheck savepoints dialect endpoint openvino_graph openvino_pages
@@ -97,7 +98,6 @@ AT_HOME = {
     "usearch": {"approximate"},
     "httpx2": {"backends.endpoint"},
     "typer": {
-        "cli.__init__",
         "cli.app",
         *(f"cli.{name}" for name in INNER_ROWS["cli"].split() if name not in ("app", "stopping", "__init__")),
     },

@@ -2,6 +2,7 @@ import math
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
+from statistics import fmean
 from types import SimpleNamespace
 
 import pytest
@@ -16,12 +17,12 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 
 from isara.backends import adapter, hf, savepoints, training  # noqa: E402
 from isara.backends.adapter import read_state  # noqa: E402
+from isara.backends.drawing import draw_order  # noqa: E402
 from isara.backends.hf import TransformersModel  # noqa: E402
 from isara.backends.savepoints import Progress, Savepoint  # noqa: E402
 from isara.backends.training import (  # noqa: E402
     TransformersTrainer,
     check_steps,
-    draw_order,
     schedule,
 )
 from isara.errors import BackendError, RunError  # noqa: E402
@@ -61,8 +62,8 @@ def base(tmp_path_factory):
     return checkpoint(tmp_path_factory.mktemp("tiny"))
 
 
-def trainer_of(base, **given):
-    return TransformersTrainer(base, settings(**given), device="cpu", dtype="float32")
+def trainer_of(base, dtype="float32", **given):
+    return TransformersTrainer(base, settings(**given), device="cpu", dtype=dtype)
 
 
 def train(base, out, *, steps=8, start=None, examples=LESSONS, heldout=EXAM, watch=lambda step: None, seed=1, **given):
@@ -70,8 +71,8 @@ def train(base, out, *, steps=8, start=None, examples=LESSONS, heldout=EXAM, wat
     return trainer.train(examples, heldout, steps=steps, start=start, out=out, seed=seed, watch=watch)
 
 
-def model_of(base, adapter=None):
-    return TransformersModel(base, device="cpu", dtype="float32", adapter=adapter)
+def model_of(base, adapter=None, dtype="float32"):
+    return TransformersModel(base, device="cpu", dtype=dtype, adapter=adapter)
 
 
 def weights_in(folder):
@@ -195,6 +196,31 @@ def test_held_out_scores_in_the_curve_are_those_of_the_model_that_is_left(method
     assert list(trained.curve[-1].heldout) == pytest.approx(nlls(model_of(base, tmp_path / "out"), EXAM), abs=1e-4)
 
 
+@pytest.fixture(scope="module")
+def rounded(tmp_path_factory):
+    """A checkpoint whose weights are numbers that bfloat16 has, as most that are published."""
+    made = checkpoint(tmp_path_factory.mktemp("rounded"))
+    state = {name: tensor.bfloat16().float() for name, tensor in weights_in(made.folder).items()}
+    save_file(state, next(made.folder.glob("*.safetensors")), metadata={"format": "pt"})
+    return made
+
+
+def test_steps_below_what_bfloat16_tells_apart_are_learned_and_written_as_they_were_judged(rounded, tmp_path):
+    """All weights: after forty steps most are still nearer to where they began than to bfloat16's next number."""
+    given = {"steps": 40, "method": "full", "learning_rate": 1e-5, "batch": 4, "heldout": LESSONS[:3], "checks": 4}
+    exact = train(rounded, tmp_path / "exact", **given)
+    # Where a training's seed is large, as those of a run are.
+    trained = train(rounded, tmp_path / "out", dtype="bfloat16", **given, seed=2**62 + 11)
+    before = fmean(nlls(model_of(rounded, dtype="bfloat16"), LESSONS[:3]))
+    gained = before - fmean(exact.curve[-1].heldout)
+    for ours, wanted in zip(trained.curve, exact.curve, strict=True):
+        if wanted.heldout:
+            assert fmean(ours.heldout) == pytest.approx(fmean(wanted.heldout), abs=0.2 * gained)
+    written = nlls(model_of(rounded, tmp_path / "out", dtype="bfloat16"), LESSONS[:3])
+    assert written == pytest.approx(trained.curve[trained.best_step - 1].heldout, abs=1e-6)
+    assert {tensor.dtype for tensor in weights_in(tmp_path / "out").values()} == {torch.bfloat16}
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_best_weights_are_kept_or_the_last(method, base, tmp_path):
     rate = {"lora": 0.02, "full": 0.005}[method]
@@ -251,11 +277,11 @@ def test_the_seed_decides_everything(seed, base, tmp_path):
 # A crash.
 
 
-@pytest.fixture(scope="module", params=[("lora", "best"), ("lora", "last"), ("full", "best")], ids="-".join)
+@pytest.fixture(scope="module", params=["lora-best", "lora-last", "full-best", "full-best-bfloat16"])
 def uninterrupted(request, base, tmp_path_factory):
-    method, keep = request.param
+    method, keep, dtype = (*request.param.split("-"), "float32")[:3]
     out = tmp_path_factory.mktemp("uninterrupted") / "out"
-    given = {"method": method, "keep": keep, "checks": 4, "patience": 4, "heldout": OTHER_EXAM}
+    given = {"method": method, "keep": keep, "checks": 4, "patience": 4, "heldout": OTHER_EXAM, "dtype": dtype}
     return given, train(base, out, **given), weights_in(out)
 
 

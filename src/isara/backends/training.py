@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from torch import Tensor
 from isara.backends.adapter import adapted_layers, load_state, read_state, state_of, write_adapter
 from isara.backends.averages import mean_of_adapters, write_mean_of_networks
 from isara.backends.checkpoints import Checkpoint
+from isara.backends.drawing import draw_order
 from isara.backends.hf import (
     Base,
     TransformersModel,
@@ -27,6 +26,7 @@ from isara.backends.loss import answer_loss
 from isara.backends.memory import Budget, attempt, give_back, grouped
 from isara.backends.parts import cores_for, on_one_core, shares, side_by_side
 from isara.backends.positions import positions_of, refuse_beyond
+from isara.backends.rounding import mixed, rounded_at_random
 from isara.backends.savepoints import Savepoint, appearing, save_whole
 from isara.backends.scoring import Pair, completion_logits, score_encoded
 from isara.backends.targets import Soft, aligned, soft_loss
@@ -129,8 +129,8 @@ class TransformersTrainer:
         for number in range(state.step + 1, steps + 1):
             drawn = order[(number - 1) * self.settings.batch : number * self.settings.batch]
             set_rate(optimiser, rate * schedule(number, steps))
-            loss = weights.step([pairs[i] for i in drawn], optimiser, [soft[i] for i in drawn])
-            scores = weights.score(judged) if number in checks else None
+            loss = weights.step(number, [pairs[i] for i in drawn], optimiser, [soft[i] for i in drawn])
+            scores = weights.score(judged, number) if number in checks else None
             state.add(Step(number, steps, loss, scores))
             if self.settings.keep == "best" and state.best_step == number:
                 state.best = weights.copy()
@@ -142,11 +142,11 @@ class TransformersTrainer:
                 break
         if state.best:
             weights.put(state.best)
-        weights.write(out)
+        best = state.best_step if self.settings.keep == "best" and checks else steps
+        weights.write(out, best)
         savepoint.clear()
         optimiser.zero_grad(set_to_none=True)
         give_back()
-        best = state.best_step if self.settings.keep == "best" and checks else steps
         return Trained(state.step, best, tuple(state.curve))
 
 
@@ -174,6 +174,7 @@ class Weights:
 
     def __init__(self, trainer: TransformersTrainer, start: Path | None, seed: int) -> None:
         self.trainer = trainer
+        self.seed = seed
         self.lora = trainer.settings.method == "lora"
         if self.lora:
             layers = trainer.base.layers()
@@ -182,9 +183,13 @@ class Weights:
             if start is not None:
                 load_state(self.adapted, read_state(start))
         else:
-            # Full tuning keeps float32 weights: in bfloat16 most of the small updates would be rounded away.
             trust = trainer.checkpoint.trust.for_own if start else trainer.checkpoint.trust
             self.whole = load_network(start or trainer.checkpoint.folder, trainer.device, torch.float32, trust)
+            self.kept = {name: tensor.detach() for name, tensor in self.whole.named_parameters()}
+            if trainer.dtype == torch.bfloat16:
+                # The optimiser keeps float32 weights (Micikevicius et al. 2018, arXiv 1710.03740), as in bfloat16 small
+                # updates would be rounded away. In float16 gradients would be, so that all is in float32 there.
+                self.whole = load_network(start or trainer.checkpoint.folder, trainer.device, trainer.dtype, trust)
 
     @property
     def network(self) -> Any:
@@ -194,7 +199,7 @@ class Weights:
     def named(self) -> dict[str, Tensor]:
         """Return the tensors in training, by the names they are saved under."""
         if not self.lora:
-            return dict(self.network.named_parameters())
+            return self.kept
         named: dict[str, Tensor] = {}
         for name, layer in self.adapted.items():
             named[f"base_model.model.{name}.lora_A.weight"] = layer.a
@@ -202,8 +207,22 @@ class Weights:
         return named
 
     def trainable(self) -> list[Tensor]:
-        """Return the tensors in training."""
+        """Return the tensors in training, as the optimiser has them."""
         return list(self.named().values())
+
+    def in_use(self) -> list[Tensor]:
+        """Return the same tensors as the network has them, in the number format it computes in."""
+        return self.trainable() if self.lora else list(self.whole.parameters())
+
+    def take_over(self, done: int) -> None:
+        """Give the network the weights that the optimiser keeps after so many steps, where those are another copy."""
+        if self.lora or self.whole.dtype == torch.float32:
+            return
+        # By the steps done, so that the same weights are trained on, judged and written, also after a kill.
+        dice = torch.Generator(self.trainer.device).manual_seed(mixed(self.seed, done))
+        with torch.no_grad():
+            for own, kept in zip(self.in_use(), self.trainable(), strict=True):
+                own.copy_(rounded_at_random(kept, dice))
 
     def copy(self) -> dict[str, Tensor]:
         """Return copies of the tensors in training, on the CPU."""
@@ -216,22 +235,24 @@ class Weights:
         if self.lora:
             load_state(self.adapted, state)
             return
-        with torch.no_grad():
-            for name, tensor in self.named().items():
-                tensor.copy_(state[name])
+        for name, tensor in self.named().items():
+            tensor.copy_(state[name])
 
-    def step(self, batch: Sequence[Pair], optimiser: torch.optim.Optimizer, soft: Sequence[Soft | None]) -> float:
-        """Take one optimiser step on a batch, in as many parts as memory asks for; returns the mean loss per token."""
+    def step(
+        self, number: int, batch: Sequence[Pair], optimiser: torch.optim.Optimizer, soft: Sequence[Soft | None]
+    ) -> float:
+        """Take a step (from 1) on a batch, in as many parts as memory asks for; returns the mean loss per token."""
+        self.take_over(number - 1)
         total = sum(len(completion) for _, completion in batch)
         sizes = [len(prompt) + len(completion) for prompt, completion in batch]
-        network, tensors = self.network, self.trainable()
+        network, tensors, in_use = self.network, self.trainable(), self.in_use()
         losses: list[Tensor] = []
         group: list[int] = []
 
         def gradients(part: Sequence[int]) -> tuple[Tensor, Sequence[Tensor | None]]:
             inside = [group[place] for place in part]
             loss = packed_loss(network, [batch[i] for i in inside], total, [soft[i] for i in inside])
-            return loss.detach(), torch.autograd.grad(loss, tensors, allow_unused=True)
+            return loss.detach(), torch.autograd.grad(loss, in_use, allow_unused=True)
 
         def accumulate() -> None:
             inside = [sizes[i] for i in group]
@@ -241,7 +262,7 @@ class Weights:
                 losses.append(loss)
                 for tensor, gradient in zip(tensors, more, strict=True):
                     if gradient is not None:
-                        tensor.grad = gradient if tensor.grad is None else tensor.grad.add_(gradient)
+                        tensor.grad = gradient.to(tensor.dtype) if tensor.grad is None else tensor.grad.add_(gradient)
 
         while True:
             # A part that failed may have left some gradients, so the whole batch is begun again.
@@ -261,15 +282,17 @@ class Weights:
         # Asked for once the step is under way: whoever reads a number of a GPU waits for all that it still has to do.
         return sum(map(float, losses))
 
-    def score(self, pairs: Sequence[Pair]) -> tuple[float, ...]:
-        """Return the NLL per token of each completion under the weights as they are."""
+    def score(self, pairs: Sequence[Pair], done: int) -> tuple[float, ...]:
+        """Return the NLL per token of each completion under the weights after so many steps."""
+        self.take_over(done)
         return tuple(likelihood.nll for likelihood in score_encoded(self.network, pairs, self.trainer.judging))
 
-    def write(self, out: Path) -> None:
-        """Leave the weights in a folder that appears only when it is complete."""
+    def write(self, out: Path, done: int) -> None:
+        """Leave the weights after so many steps in a folder that appears only when it is complete."""
         if self.lora:
             self.trainer.write_factors(self.copy(), out)
             return
+        self.take_over(done)
         with appearing(out) as scratch:
             save_whole(self.network.to(self.trainer.dtype), self.trainer.encoder.tokenizer, scratch)
 
@@ -280,36 +303,6 @@ def packed_loss(network: Any, batch: Sequence[Pair], total: int, soft: Sequence[
     if any(one is not None for one in soft):
         return soft_loss(logits, targets, total, [len(completion) for _, completion in batch], soft)
     return answer_loss(logits, targets, total)
-
-
-def draw_order(weights: Sequence[float], count: int, seed: int) -> list[int]:
-    """
-    Return which example comes when: each as often as its weight asks, to within one, spread evenly over the time.
-
-    The copies of an example are placed at equal distances with a random offset, so no batch is full of one.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    offsets = torch.rand(len(weights), generator=generator, dtype=torch.float64).tolist()
-    places = [
-        ((copy + offsets[i]) / copies, i)
-        for i, copies in enumerate(copies_of(weights, count, generator))
-        for copy in range(copies)
-    ]
-    return [i for _, i in sorted(places)]
-
-
-def copies_of(weights: Sequence[float], count: int, generator: torch.Generator) -> list[int]:
-    """Return how often each example is drawn: its share of `count` rounded up or down, `count` in all."""
-    copies = [0] * len(weights)
-    order = torch.randperm(len(weights), generator=generator).tolist()
-    # Systematic sampling: the shares lie end to end in random order, and the copies are the whole numbers they cover.
-    passed = list(accumulate(weights[i] for i in order))
-    start = float(torch.rand(1, generator=generator, dtype=torch.float64))
-    reached = 0
-    for i, sofar in zip(order, passed, strict=True):
-        end = min(count, math.floor(start + count * (sofar / passed[-1])))
-        copies[i], reached = end - reached, end
-    return copies
 
 
 def check_steps(steps: int, checks: int) -> frozenset[int]:

@@ -180,7 +180,7 @@ def test_elsewhere_products_are_made_from_the_weights_themselves(given, base, mo
     asked = counted(monkeypatch)
     weights = Weights(trainer(base, **given), None, 1)
     pairs = [weights.trainer.encode(lesson) for lesson in LESSONS]
-    weights.step(pairs, torch.optim.AdamW(weights.trainable()), [None, None])
+    weights.step(1, pairs, torch.optim.AdamW(weights.trainable()), [None, None])
     assert asked[InEightBits, "onward"] == 0
     assert (asked[Whole, "onward"] > 0) == weights.lora
 

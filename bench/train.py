@@ -87,7 +87,7 @@ def ours(checkpoint: Checkpoint, batch: Sequence[Pair], *, int8: bool) -> Callab
     trainer = TransformersTrainer(checkpoint, TrainSettings(rank=RANK, alpha=ALPHA, batch=BATCH), int8=int8)
     weights = Weights(trainer, None, 0)
     optimiser = torch.optim.AdamW(weights.trainable(), lr=1e-4, weight_decay=0.0, fused=True)
-    return lambda: void(weights.step(batch, optimiser, [None] * len(batch)))
+    return lambda: void(weights.step(1, batch, optimiser, [None] * len(batch)))
 
 
 def void(value: object) -> None:

@@ -45,3 +45,14 @@ def test_it_is_right_on_average(share, size):
     # Five standard errors of a share of 40,000.
     assert abs(up - share) < 5 * (share * (1 - share) / 40_000) ** 0.5
     assert bool(((found == low) | (found == high)).all())
+
+
+@pytest.mark.parametrize("size", [7, 8, 9, 20])
+def test_numbers_are_rounded_in_parts_that_each_draw_anew(size, monkeypatch):
+    monkeypatch.setattr("isara.backends.rounding._AT_ONCE", 8)
+    x = torch.full((400, size), 1 + 2**-8)
+    found = rounded_at_random(x, dice()).float()
+    assert set(found.unique().tolist()) == {1.0, 1 + 2**-7}
+    # Five standard errors of half of 400, in each column: none is left out, and none is all of one kind.
+    assert bool(((found > 1).float().mean(0) - 0.5).abs().lt(5 * 0.5 / 20).all())
+    assert found.shape == x.shape

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 import torch
 from torch import Tensor
 
@@ -33,8 +31,3 @@ def rounded_at_random(x: Tensor, generator: torch.Generator) -> Tensor:
         noise = drawn.view(torch.int16)[: len(part)].to(torch.int32).bitwise_and_((1 << _DROPPED) - 1)
         place.copy_(noise.add_(part.view(torch.int32)).bitwise_right_shift_(_DROPPED))
     return rounded
-
-
-def mixed(*numbers: int) -> int:
-    """Return one random seed for several numbers, below 2 ** 63."""
-    return random.Random(" ".join(map(str, numbers))).getrandbits(63)

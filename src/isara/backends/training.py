@@ -26,12 +26,13 @@ from isara.backends.loss import answer_loss
 from isara.backends.memory import Budget, attempt, give_back, grouped
 from isara.backends.parts import cores_for, on_one_core, shares, side_by_side
 from isara.backends.positions import positions_of, refuse_beyond
-from isara.backends.rounding import mixed, rounded_at_random
+from isara.backends.rounding import rounded_at_random
 from isara.backends.savepoints import Savepoint, appearing, save_whole
 from isara.backends.scoring import Pair, completion_logits, score_encoded
 from isara.backends.targets import Soft, aligned, soft_loss
 from isara.backends.template import Encoder
 from isara.protocols import Chat, Example, Model, Step, Trained
+from isara.retrieve import request_seed
 from isara.settings import TrainSettings
 from isara.turning import has_turned
 
@@ -219,7 +220,7 @@ class Weights:
         if self.lora or self.whole.dtype == torch.float32:
             return
         # By the steps done, so that the same weights are trained on, judged and written, also after a kill.
-        dice = torch.Generator(self.trainer.device).manual_seed(mixed(self.seed, done))
+        dice = torch.Generator(self.trainer.device).manual_seed(request_seed(self.seed, done))
         with torch.no_grad():
             for own, kept in zip(self.in_use(), self.trainable(), strict=True):
                 own.copy_(rounded_at_random(kept, dice))
